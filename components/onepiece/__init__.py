@@ -1,0 +1,1 @@
+"""OnePiece: generative recommendation from a shop's events to a measured experiment."""

@@ -1,0 +1,1 @@
+"""What happened: the event schema, the log that keeps it, and the histories folded from it."""

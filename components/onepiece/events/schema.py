@@ -1,0 +1,205 @@
+"""The event schema: the one definition of what a shop tells the platform.
+
+An event is keyed by its user, so that one user's events stay in order. `at_ms` is when it
+happened at the shopper; `received_at_ms` is when the platform accepted it. Both come from
+the caller: nothing here reads a clock.
+"""
+
+import hashlib
+from enum import IntEnum
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+
+from onepiece.errors import InvalidEvent
+
+MIN_AT_MS = 100_000_000_000
+"""1973-03-03 UTC; any present time given in seconds is below it, and so is refused."""
+MAX_AT_MS = 4_102_444_800_000
+"""2100-01-01 UTC."""
+MAX_IDENTIFIER_LENGTH = 128
+"""Chosen here: longer than any real key, short enough to index and to log."""
+MAX_LIST_ITEMS = 1_000
+"""Items in one answer or order; chosen here, far above what a page or basket holds."""
+
+Identifier = Annotated[
+    str,
+    StringConstraints(
+        min_length=1, max_length=MAX_IDENTIFIER_LENGTH, pattern=r"^[^\x00-\x1f\x7f]+$"
+    ),
+]
+"""An opaque id: 1 to 128 characters, no control characters (so no newline)."""
+Instant = Annotated[int, Field(ge=MIN_AT_MS, le=MAX_AT_MS, strict=True)]
+"""Unix time, UTC, in milliseconds."""
+Price = Annotated[float, Field(ge=0.0, le=1e9, allow_inf_nan=False)]
+"""Price of one unit, in units of `currency`; never negative, NaN or infinite."""
+Probability = Annotated[float, Field(gt=0.0, le=1.0, allow_inf_nan=False)]
+"""A probability in (0, 1]."""
+
+
+class Action(IntEnum):
+    """What a user did with an item, from easy and dense to hard and sparse; 0 is padding."""
+
+    CLICK = 1
+    CART = 2
+    ORDER = 3
+
+
+class _Event(BaseModel):
+    """What every event has."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    event_id: Identifier
+    """Unique per event; a second event with this id is a duplicate and changes nothing."""
+    user_id: Identifier
+    """The shopper, and the key of the log."""
+    at_ms: Instant
+    """When it happened."""
+    received_at_ms: Instant
+    """When the platform accepted it; never before `at_ms`."""
+
+    @model_validator(mode="after")
+    def _is_not_from_the_future(self) -> Self:
+        if self.at_ms > self.received_at_ms:
+            raise ValueError(
+                f"at_ms is {self.at_ms}, after received_at_ms ({self.received_at_ms}): an event "
+                "cannot arrive before it happened; correct the sender's clock"
+            )
+        return self
+
+
+class Exposure(_Event):
+    """What the platform answered: the items of one request, best first, and who chose them."""
+
+    kind: Literal["exposure"] = "exposure"
+    request_id: Identifier
+    query_id: Identifier
+    """The query's normalised words."""
+    store_id: Identifier
+    item_ids: tuple[Identifier, ...] = Field(max_length=MAX_LIST_ITEMS)
+    propensities: tuple[Probability, ...] | None = None
+    """Probability of each item at its place given the places above; None if not randomised."""
+    arms: dict[Identifier, Identifier] = Field(default_factory=dict)
+    """Experiment layer -> arm that answered; empty outside an experiment."""
+    model_version: str = ""
+    """Version of the bundle that answered; empty if no model did."""
+    context_digest: str = ""
+    """Digest of the context the model read, so that it can be recomputed and compared."""
+    degraded_by: str = ""
+    """Why a fallback answered; empty if none did."""
+
+    @model_validator(mode="after")
+    def _propensities_match_the_items(self) -> Self:
+        if self.propensities is not None and len(self.propensities) != len(self.item_ids):
+            raise ValueError(
+                f"{len(self.propensities)} propensities for {len(self.item_ids)} item_ids; "
+                "give one per item or none"
+            )
+        return self
+
+
+class Impression(_Event):
+    """What the shopper really saw of an answer, from the top."""
+
+    kind: Literal["impression"] = "impression"
+    request_id: Identifier
+    query_id: Identifier
+    item_ids: tuple[Identifier, ...] = Field(min_length=1, max_length=MAX_LIST_ITEMS)
+
+
+class Click(_Event):
+    """The shopper opened an item."""
+
+    kind: Literal["click"] = "click"
+    request_id: Identifier | None = None
+    """The answer that led to it; None if it came from elsewhere."""
+    query_id: Identifier | None = None
+    item_id: Identifier
+
+
+class Cart(_Event):
+    """The shopper put an item into the basket."""
+
+    kind: Literal["cart"] = "cart"
+    request_id: Identifier | None = None
+    query_id: Identifier | None = None
+    item_id: Identifier
+    quantity: int = Field(default=1, ge=1, le=1_000_000)
+
+
+class OrderLine(BaseModel):
+    """One item of an order."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    item_id: Identifier
+    quantity: int = Field(ge=1, le=1_000_000)
+    unit_price: Price
+    """Price paid for one unit."""
+    request_id: Identifier | None = None
+    """The answer that led to it; None if it came from elsewhere, such as a shop's till."""
+    query_id: Identifier | None = None
+
+
+class Order(_Event):
+    """The shopper paid for a basket."""
+
+    kind: Literal["order"] = "order"
+    order_id: Identifier
+    store_id: Identifier
+    currency: Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
+    """ISO 4217 code of every `unit_price`."""
+    lines: tuple[OrderLine, ...] = Field(min_length=1, max_length=MAX_LIST_ITEMS)
+
+
+Event = Exposure | Impression | Click | Cart | Order
+"""Any event; `kind` says which, and is the name of its topic."""
+
+EVENT_KINDS: tuple[str, ...] = ("exposure", "impression", "click", "cart", "order")
+
+_ADAPTER: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="kind")])
+
+
+def parse_event(payload: bytes | str) -> Event:
+    """Reads one event from JSON.
+
+    Raises:
+        InvalidEvent: Malformed JSON, an unknown field or kind, or a value out of bounds.
+    """
+    try:
+        return _ADAPTER.validate_json(payload)
+    except ValidationError as error:
+        raise InvalidEvent(_explain(error)) from error
+
+
+def dump_event(event: Event) -> bytes:
+    """Writes one event as compact JSON, UTF-8; `parse_event` reads it back equal."""
+    return event.model_dump_json(exclude_none=True).encode()
+
+
+def partition_of(user_id: str, num_partitions: int) -> int:
+    """Says which partition keeps a user's events: stable over processes and machines."""
+    digest = hashlib.blake2b(user_id.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") % num_partitions
+
+
+def _explain(error: ValidationError) -> str:
+    """Names each field, what was given and what is allowed, in one line."""
+    parts = []
+    for detail in error.errors(include_url=False)[:5]:
+        where = ".".join(str(step) for step in detail["loc"]) or "event"
+        given = repr(detail.get("input"))[:80]
+        parts.append(f"{where}: {detail['msg']} (given {given})")
+    hint = ""
+    if any(str(detail["loc"][-1]).endswith("at_ms") for detail in error.errors() if detail["loc"]):
+        hint = "; instants are Unix milliseconds, not seconds"
+    return "invalid event: " + "; ".join(parts) + hint

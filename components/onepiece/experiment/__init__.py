@@ -1,0 +1,1 @@
+"""Who gets which arm, and what it changed: assignment, outcomes, statistics, report."""

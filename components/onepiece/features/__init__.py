@@ -1,0 +1,1 @@
+"""What the model may know: features, computed by pure transforms and kept in one store."""

@@ -1,0 +1,1 @@
+"""Item vectors and the search over them."""

@@ -1,0 +1,1 @@
+"""The models: tensors in, tensors out; no loss, optimiser, mode flag or HTTP."""

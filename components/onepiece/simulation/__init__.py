@@ -1,0 +1,1 @@
+"""Demand replay: real demand, simulated browsing, for closed-loop tests and the demo."""

@@ -1,0 +1,58 @@
+"""The log format and every Prometheus metric.
+
+Metrics are named `onepiece_<stage>_<what>_<unit>`; counters end in `_total`. Labels come from
+closed sets: none is a user, an item, a query or a request.
+"""
+
+import json
+import logging
+import sys
+
+from prometheus_client import Counter, Gauge, Histogram
+
+LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+"""Bucket edges around the 30 ms objective of a request."""
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+class JsonFormatter(logging.Formatter):
+    """Writes one JSON object a line: time, level, logger, message and the `extra` values."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Formats one record; an exception becomes the field `exception`."""
+        entry: dict[str, object] = {
+            "at": self.formatTime(record, "%Y-%m-%dT%H:%M:%S"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        entry.update({k: v for k, v in vars(record).items() if k not in _STANDARD})
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return json.dumps(entry, default=str)
+
+
+def configure_logging(*, level: str, is_json: bool) -> None:
+    """Sends logs to stderr; called once, by `cli.py` or `create_app()`."""
+    handler = logging.StreamHandler(sys.stderr)
+    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler.setFormatter(JsonFormatter() if is_json else text)
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+
+
+EVENTS_APPENDED = Counter("onepiece_events_appended_total", "Events made durable.", ["kind"])
+EVENTS_DUPLICATE = Counter("onepiece_events_duplicate_total", "Events dropped as duplicates.")
+EVENTS_LATE = Counter("onepiece_events_late_total", "Events older than one already folded.")
+HISTORY_LAG_RECORDS = Gauge(
+    "onepiece_events_history_lag_records", "Records that the history consumer has yet to fold."
+)
+SERVING_LATENCY_S = Histogram(
+    "onepiece_serving_latency_seconds",
+    "Time to answer one request.",
+    ["method"],
+    buckets=LATENCY_BUCKETS_S,
+)
+SERVING_DEGRADED = Counter(
+    "onepiece_serving_degraded_total", "Answers given by a fallback.", ["reason"]
+)
