@@ -1,0 +1,52 @@
+# `make help` lists what can be made.
+SHELL := /bin/bash
+PYTHON ?= python3
+PROFILE ?= demo
+VENV := .venv
+BIN := $(VENV)/bin
+UV_VERSION := 0.13.9
+READY := $(VENV)/.ready
+
+.PHONY: help demo test check install lock docs format clean
+.DEFAULT_GOAL := help
+
+help: ## Lists the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+demo: $(READY) ## Runs the main job: real orders in, a measured experiment out (PROFILE=quick|demo|full, ARGS="--keep-serving")
+	@$(BIN)/onepiece demo --profile $(PROFILE) $(ARGS)
+
+test: $(READY) ## Runs the whole test suite
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(READY) ## Reads only: format, lint, types, import contracts, generated docs are fresh
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m onepiece.generated_docs check
+
+format: $(READY) ## Formats the code and mends what the linter can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: $(READY) ## Writes the generated pages (docs/generated)
+	$(BIN)/python -m onepiece.generated_docs write
+
+install: $(READY) ## Makes .venv with the locked versions
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $(READY)
+
+lock: $(READY) ## Resolves the versions anew into requirements.lock
+	$(BIN)/uv pip compile --quiet --all-extras --override overrides.txt --generate-hashes \
+	  --universal --python-version 3.11 --no-emit-index-url --no-annotate \
+	  --custom-compile-command "make lock" pyproject.toml --output-file requirements.lock
+
+clean: ## Removes the virtual environment and build products, never results
+	rm -rf $(VENV) build components/*.egg-info
