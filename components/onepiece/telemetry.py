@@ -56,3 +56,16 @@ SERVING_LATENCY_S = Histogram(
 SERVING_DEGRADED = Counter(
     "onepiece_serving_degraded_total", "Answers given by a fallback.", ["reason"]
 )
+EXPERIMENT_EXPOSURES = Counter(
+    "onepiece_experiment_exposures_total",
+    "Answers logged, by the arm of each layer.",
+    ["layer", "arm"],
+)
+SERVING_ERRORS = Counter(
+    "onepiece_serving_errors_total", "Requests answered with an error.", ["method", "status"]
+)
+SERVING_BATCH_REQUESTS = Histogram(
+    "onepiece_serving_batch_requests",
+    "Requests answered together.",
+    buckets=(1, 2, 4, 8, 16, 32, 64, 128),
+)

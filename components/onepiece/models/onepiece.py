@@ -1,0 +1,249 @@
+"""OnePiece: one backbone, a retrieval head and a ranking head over one encoded context."""
+
+# Shape suffixes: B = requests, T = tokens, S = T + 2 positions of the context, D = width,
+#                 G = groups, M = slots of a group, X = B * G, N = candidates as given,
+#                 K = tasks, A = attributes of the match bias, R = read positions.
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from onepiece.context.recipe import ContextRecipe
+from onepiece.context.vocabulary import FIRST_ROW, Vocabulary
+from onepiece.models.attention import match
+from onepiece.models.backbone import Backbone, Encoded
+from onepiece.models.inputs import CandidateTensors, ContextTensors
+from onepiece.models.reasoning import reason
+from onepiece.models.recipe import OnePieceRecipe, task_blocks
+from onepiece.models.tokens import NUM_DESCRIPTORS, Tokens
+
+START_BIAS = {"item": 2.0, "type": 1.0}
+"""Match bias before training (data.md: 2 for the id, 1 for the type, .5 for the maker)."""
+OTHER_START_BIAS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class ContextEncoding:
+    """The contexts of B requests, encoded once for both heads."""
+
+    rows_BSD: Tensor
+    """(B, S, D) embedded tokens, the two descriptors last."""
+    attributes_BSA: Tensor
+    """(B, S, A) codes for the match bias."""
+    encoded: Encoded
+    """Keys and values of each layer, and the outputs of the two descriptors."""
+
+
+class OnePiece(nn.Module):
+    """Gives user and item vectors for retrieval, and scores groups of candidates for ranking.
+
+    It implements `UserVectors` and `GroupScores`. Logits depend neither on the order of the
+    candidates nor on padding.
+
+    Source:
+        OnePiece (arXiv:2509.18091), 3.2 to 3.4; joint heads, shared mask and match bias are ours.
+    """
+
+    def __init__(
+        self, recipe: OnePieceRecipe, *, context: ContextRecipe, vocabulary: Vocabulary
+    ) -> None:
+        super().__init__()
+        self.recipe = recipe
+        self._attributes = context.match_features if recipe.has_match_bias else ()
+        start_bias = tuple(START_BIAS.get(name, OTHER_START_BIAS) for name in self._attributes)
+        self.tokens = Tokens(recipe, context=context, vocabulary=vocabulary)
+        self.backbone = Backbone(
+            recipe.width,
+            num_layers=recipe.num_layers,
+            num_heads=recipe.num_heads,
+            feedforward_ratio=recipe.feedforward_ratio,
+            start_bias=start_bias,
+        )
+        if recipe.retrieval_tasks:
+            self.retrieval = _RetrievalHead(recipe, self.tokens.items.width)
+        if recipe.ranking_tasks:
+            self.ranking = _RankingHead(recipe)
+
+    def encode_context(self, context: ContextTensors) -> ContextEncoding:
+        """Encodes contexts once; candidates never change what comes out."""
+        rows_BSD = self.tokens.context(context)
+        attributes_BTA = self._attributes_of(context.item_rows_BT)
+        attributes_BSA = nn.functional.pad(attributes_BTA, (0, 0, 0, NUM_DESCRIPTORS))
+        mask_BS = nn.functional.pad(context.kinds_BT != 0, (0, NUM_DESCRIPTORS), value=True)
+        encoded = self.backbone.encode(
+            rows_BSD, attributes_BSA, mask_BS, num_read=NUM_DESCRIPTORS
+        )
+        return ContextEncoding(rows_BSD, attributes_BSA, encoded)
+
+    def user_vectors(self, encoding: ContextEncoding) -> Tensor:
+        """Returns (B, K, D), one vector a retrieval task; the last is the query of the search.
+
+        r_k = mean over the block of LN(B_k); the block is the user and the query token.
+
+        Source:
+            OnePiece (arXiv:2509.18091), 3.4.1.
+        """
+        encoded = encoding.encoded
+        block_BGMD = encoded.last_BRD[:, None]
+        batch, _, size, _ = block_BGMD.shape
+        attributes_BRA = encoding.attributes_BSA[:, -size:]
+        everything_XM = torch.ones(batch, size, dtype=torch.bool)
+        biases = self.backbone.group_biases(
+            match(attributes_BRA, encoding.attributes_BSA),
+            encoded.mask_BS,
+            match(attributes_BRA, attributes_BRA),
+            everything_XM,
+        )
+        blocks_BKGMD = reason(
+            self.backbone,
+            block_BGMD,
+            self.retrieval.step_embeddings_KD,
+            encoded=encoded,
+            biases=biases,
+            earlier=[None] * self.recipe.num_layers,
+        )
+        return self.retrieval.user(blocks_BKGMD[:, :, 0])
+
+    def item_vectors(self, item_rows_N: Tensor) -> Tensor:
+        """Returns (N, D): the item tower, which reads the item's own embedding only."""
+        return self.retrieval.item(self.tokens.items(item_rows_N))
+
+    def score_candidates(self, encoding: ContextEncoding, candidates: CandidateTensors) -> Tensor:
+        """Returns (B, N, K) logits, one a ranking task; those of padding mean nothing.
+
+        s_(i,k) = MLP_k(h_(i,k)).
+
+        Source:
+            OnePiece (arXiv:2509.18091), 3.4.2.
+        """
+        if self.recipe.mask == "literal":
+            blocks_BKGMD = self._blocks_seen_by_context(encoding, candidates)
+        else:
+            blocks_BKGMD = self._blocks_on_shared_context(encoding, candidates)
+        logits_BGMK = self.ranking(blocks_BKGMD)
+        slots_BSK = logits_BGMK.flatten(1, 2)
+        index_BNK = candidates.slot_BN[..., None].expand(-1, -1, slots_BSK.shape[-1])
+        return slots_BSK.gather(1, index_BNK)
+
+    def _blocks_on_shared_context(
+        self, encoding: ContextEncoding, candidates: CandidateTensors
+    ) -> Tensor:
+        """Candidates see the context and their group; the context is encoded already."""
+        rows_BGMD = self.tokens.candidates(candidates)
+        attributes_BGMA = self._attributes_of(candidates.rows_BGM)
+        attributes_XMA = attributes_BGMA.flatten(0, 1)
+        encoded = encoding.encoded
+        biases = self.backbone.group_biases(
+            match(attributes_BGMA.flatten(1, 2), encoding.attributes_BSA),
+            encoded.mask_BS,
+            match(attributes_XMA, attributes_XMA),
+            (candidates.rows_BGM != 0).flatten(0, 1),
+        )
+        no_rows = [None] * self.recipe.num_layers
+        block_BGMD, earlier = self.backbone.extend(rows_BGMD, encoded, biases, no_rows)
+        return reason(
+            self.backbone,
+            block_BGMD,
+            self.ranking.step_embeddings_KD,
+            encoded=encoded,
+            biases=biases,
+            earlier=earlier,
+        )
+
+    def _blocks_seen_by_context(
+        self, encoding: ContextEncoding, candidates: CandidateTensors
+    ) -> Tensor:
+        """Every group is one sequence with its own copy of the context, fully bidirectional."""
+        rows_BGMD = self.tokens.candidates(candidates)
+        batch, groups, size, width = rows_BGMD.shape
+        attributes_XMA = self._attributes_of(candidates.rows_BGM).flatten(0, 1)
+        mask_XM = (candidates.rows_BGM != 0).flatten(0, 1)
+        context_XSD = encoding.rows_BSD.repeat_interleave(groups, 0)
+        context_XSA = encoding.attributes_BSA.repeat_interleave(groups, 0)
+        context_XS = encoding.encoded.mask_BS.repeat_interleave(groups, 0)
+        attributes_XSA = torch.cat([context_XSA, attributes_XMA], dim=1)
+        encoded = self.backbone.encode(
+            torch.cat([context_XSD, rows_BGMD.flatten(0, 1)], dim=1),
+            attributes_XSA,
+            torch.cat([context_XS, mask_XM], dim=1),
+            num_read=size,
+        )
+        blocks_XKGMD = reason(
+            self.backbone,
+            encoded.last_BRD[:, None],
+            self.ranking.step_embeddings_KD,
+            encoded=encoded,
+            biases=self.backbone.group_biases(
+                match(attributes_XMA, attributes_XSA),
+                encoded.mask_BS,
+                match(attributes_XMA, attributes_XMA),
+                mask_XM,
+            ),
+            earlier=[None] * self.recipe.num_layers,
+        )
+        by_group = blocks_XKGMD.view(batch, groups, -1, size, width)
+        return by_group.transpose(1, 2)
+
+    def _attributes_of(self, rows: Tensor) -> Tensor:
+        """Looks up the attributes that may match; 0 where there is nothing to recognise."""
+        items = self.tokens.items
+        columns = [
+            rows if name == "item" else items.get_buffer(f"{name}_codes")[rows]
+            for name in self._attributes
+        ]
+        if not columns:
+            return rows.new_zeros((*rows.shape, 0))
+        codes = torch.stack(columns, dim=-1)
+        return codes.masked_fill(codes < FIRST_ROW, 0)
+
+
+class _RetrievalHead(nn.Module):
+    """Reads user vectors from blocks and item vectors from embeddings."""
+
+    def __init__(self, recipe: OnePieceRecipe, item_width: int) -> None:
+        super().__init__()
+        self.blocks = task_blocks(len(recipe.retrieval_tasks), recipe.num_retrieval_steps)
+        self.step_embeddings_KD = _step_embeddings(recipe.num_retrieval_steps, recipe.width)
+        self.norm = nn.LayerNorm(recipe.width)
+        self.item = nn.Sequential(
+            nn.Linear(item_width, 2 * recipe.width),
+            nn.GELU(),
+            nn.Linear(2 * recipe.width, recipe.width),
+        )
+
+    def user(self, blocks_BKMD: Tensor) -> Tensor:
+        """Averages the normalised rows of each task's block: (B, K, D)."""
+        user_BKD: Tensor = self.norm(blocks_BKMD[:, self.blocks]).mean(2)
+        return user_BKD
+
+
+class _RankingHead(nn.Module):
+    """Reads one logit a candidate and task."""
+
+    def __init__(self, recipe: OnePieceRecipe) -> None:
+        super().__init__()
+        self.blocks = task_blocks(len(recipe.ranking_tasks), recipe.num_ranking_steps)
+        self.step_embeddings_KD = _step_embeddings(recipe.num_ranking_steps, recipe.width)
+        self.scores = nn.ModuleList(
+            nn.Sequential(
+                nn.LayerNorm(recipe.width),
+                nn.Linear(recipe.width, recipe.width),
+                nn.GELU(),
+                nn.Linear(recipe.width, 1),
+            )
+            for _ in recipe.ranking_tasks
+        )
+
+    def forward(self, blocks_BKGMD: Tensor) -> Tensor:
+        """Returns (B, G, M, K) logits."""
+        logits = [
+            score(blocks_BKGMD[:, block]).squeeze(-1)
+            for block, score in zip(self.blocks, self.scores, strict=True)
+        ]
+        return torch.stack(logits, dim=-1)
+
+
+def _step_embeddings(num_steps: int, width: int) -> nn.Parameter:
+    """E_RPE; chosen here: starts small, so that a step starts from the block it continues."""
+    return nn.Parameter(0.02 * torch.randn(num_steps, width))

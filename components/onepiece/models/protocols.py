@@ -1,0 +1,44 @@
+"""What every model offers, whatever its inside: user vectors, group scores, or both.
+
+Retrieval needs `UserVectors`, pre-ranking needs `GroupScores`. Both start from one encoding of
+the context, so a model that has both (OnePiece) encodes a request once for both stages.
+"""
+
+# Shape suffixes: B = requests, K = reasoning steps or vectors a user, D = width,
+#                 N = items or candidates, A = tasks.
+
+from typing import Protocol, TypeVar
+
+from torch import Tensor
+
+from onepiece.models.inputs import CandidateTensors, ContextTensors
+
+EncodingT = TypeVar("EncodingT")
+
+
+class UserVectors(Protocol[EncodingT]):
+    """Scores an item by the inner product of a user's vector and the item's."""
+
+    def encode_context(self, context: ContextTensors) -> EncodingT:
+        """Encodes the contexts of B requests; what comes out is the model's own business."""
+        ...
+
+    def user_vectors(self, encoding: EncodingT) -> Tensor:
+        """Returns (B, K, D) float32; the last of the K vectors is the query of the search."""
+        ...
+
+    def item_vectors(self, item_rows_N: Tensor) -> Tensor:
+        """Returns (N, D) float32 for rows of the vocabulary's item table."""
+        ...
+
+
+class GroupScores(Protocol[EncodingT]):
+    """Scores candidates together with the context and with one another."""
+
+    def encode_context(self, context: ContextTensors) -> EncodingT:
+        """Encodes the contexts of B requests; what comes out is the model's own business."""
+        ...
+
+    def score_candidates(self, encoding: EncodingT, candidates: CandidateTensors) -> Tensor:
+        """Returns (B, N, A) logits, one a candidate and task; those of padding mean nothing."""
+        ...

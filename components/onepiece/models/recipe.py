@@ -1,0 +1,90 @@
+"""The model's half of a bundle's recipe: sizes, heads and which mask."""
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+RetrievalTask = Literal["impression", "click", "order"]
+RankingTask = Literal["click", "cart", "order"]
+
+
+class OnePieceRecipe(BaseModel):
+    """What a OnePiece model is made of.
+
+    The defaults are small enough for one CPU core; the paper's figures have 2 layers and 4 heads.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    width: int = Field(32, ge=4, le=4_096, description="Width of a token, in floats.")
+    num_layers: int = Field(1, ge=1, le=64, description="Layers of the backbone.")
+    num_heads: int = Field(2, ge=1, le=64, description="Attention heads; must divide width.")
+    feedforward_ratio: int = Field(
+        2, ge=1, le=16, description="Hidden width of the feed-forward part, in widths."
+    )
+    item_ids: Literal["learned", "frozen", "none"] = Field(
+        "learned",
+        description="Item id embedding: learned; random and never trained, which cannot overfit; "
+        "or none.",
+    )
+    id_width: int = Field(16, ge=1, le=4_096, description="Width of an item id, in floats.")
+    side_width: int = Field(
+        8, ge=1, le=4_096, description="Width of each side feature and profile label, in floats."
+    )
+    has_match_bias: bool = Field(
+        True, description="Whether a logit rises where key and query share an attribute."
+    )
+    mask: Literal["shared", "literal"] = Field(
+        "shared",
+        description="shared: the context never sees candidates and is encoded once for all "
+        "groups (ours); literal: it sees the candidates of each group (the paper).",
+    )
+    group_size: int = Field(
+        12, ge=1, le=10_000, description="Most candidates that see one another, C."
+    )
+    retrieval_tasks: tuple[RetrievalTask, ...] = Field(
+        ("impression", "click"),
+        max_length=3,
+        description="Tasks of the retrieval head, easy to hard; empty for no such head.",
+    )
+    num_retrieval_steps: int = Field(
+        2, ge=0, le=16, description="Reasoning steps of the retrieval head."
+    )
+    ranking_tasks: tuple[RankingTask, ...] = Field(
+        ("click", "cart", "order"),
+        max_length=3,
+        description="Tasks of the ranking head, easy to hard; empty for no such head.",
+    )
+    num_ranking_steps: int = Field(
+        3, ge=0, le=16, description="Reasoning steps of the ranking head, K."
+    )
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        if self.width % self.num_heads:
+            raise ValueError(
+                f"width is {self.width}, which num_heads ({self.num_heads}) does not divide; "
+                "change one of the two"
+            )
+        if not self.retrieval_tasks and not self.ranking_tasks:
+            raise ValueError(
+                "retrieval_tasks and ranking_tasks are both empty: a model needs at least one "
+                "task of one head"
+            )
+        for name in ("retrieval_tasks", "ranking_tasks"):
+            tasks = getattr(self, name)
+            if len(set(tasks)) != len(tasks):
+                raise ValueError(f"{name} is {tasks}: each task may be named once")
+        return self
+
+
+def task_blocks(num_tasks: int, num_steps: int) -> list[int]:
+    """Says which block each task reads: the last reads B_K, the one before it B_(K-1) and so on.
+
+    With K tasks and K steps that is one task a step, as in the paper. With fewer steps the
+    first tasks share B_0, the backbone's own output.
+
+    Source:
+        OnePiece (arXiv:2509.18091), 3.4; the rule for fewer steps than tasks is ours.
+    """
+    return [max(0, num_steps - (num_tasks - 1 - task)) for task in range(num_tasks)]

@@ -1,0 +1,144 @@
+"""From rows and features to vectors: items, history and anchor tokens, descriptors, candidates."""
+
+# Shape suffixes: B = requests, T = tokens, D = width, F = features, N = items in any shape,
+#                 I = width of an item's embedding, P = profile fields, W = words.
+
+import torch
+from torch import Tensor, nn
+
+from onepiece.context.builder import (
+    PROFILE_FIELDS,
+    SITUATION_FEATURES,
+    TOKEN_FEATURES,
+    TokenKind,
+)
+from onepiece.context.recipe import ContextRecipe
+from onepiece.context.request import CANDIDATE_FEATURES
+from onepiece.context.vocabulary import ITEM_COLUMNS, Vocabulary
+from onepiece.events.schema import Action
+from onepiece.models.inputs import CandidateTensors, ContextTensors
+from onepiece.models.recipe import OnePieceRecipe
+
+NUM_DESCRIPTORS = 2
+"""Situational descriptors: one user token and one query token."""
+
+
+class ItemEmbedding(nn.Module):
+    """phi_item: the item's id (learned, frozen random or none) beside its side features."""
+
+    def __init__(self, recipe: OnePieceRecipe, vocabulary: Vocabulary) -> None:
+        super().__init__()
+        num_items, id_width = vocabulary.num_items, recipe.id_width
+        self.id_table: nn.Embedding | None = None
+        if recipe.item_ids != "none":
+            self.id_table = nn.Embedding(num_items, id_width, padding_idx=0)
+            nn.init.normal_(self.id_table.weight, std=id_width**-0.5)
+            self.id_table.weight.requires_grad_(recipe.item_ids == "learned")
+        self.side_tables = nn.ModuleList(
+            nn.Embedding(vocabulary.num_codes(column), recipe.side_width, padding_idx=0)
+            for column in ITEM_COLUMNS
+        )
+        # Columns of the vocabulary, which the bundle holds already: not part of the weights.
+        for column in ITEM_COLUMNS:
+            codes_N = torch.from_numpy(getattr(vocabulary, column))
+            self.register_buffer(column, codes_N, persistent=False)
+        popularity_N1 = torch.from_numpy(vocabulary.log_popularity)[:, None]
+        self.register_buffer("log_popularity_N1", popularity_N1, persistent=False)
+        self.width = (
+            (id_width if self.id_table is not None else 0)
+            + recipe.side_width * len(ITEM_COLUMNS)
+            + 1
+        )
+
+    def forward(self, rows_N: Tensor) -> Tensor:
+        """Embeds rows of the item table: (N, I) for rows of any shape N; row 0 gives zeros."""
+        parts = [] if self.id_table is None else [self.id_table(rows_N)]
+        for column, table in zip(ITEM_COLUMNS, self.side_tables, strict=True):
+            parts.append(table(getattr(self, column)[rows_N]))
+        parts.append(self.get_buffer("log_popularity_N1")[rows_N])
+        return torch.cat(parts, dim=-1)
+
+
+class Tokens(nn.Module):
+    """Embeds the four segments of the input, each with its projection and positions.
+
+    History and anchors share one projection; history positions count from the newest token,
+    anchor positions from the best of the group; the two descriptors have their own projections,
+    whose last bias is their learned position; candidates have no position, so that their order
+    cannot matter.
+
+    Source:
+        OnePiece (arXiv:2509.18091), 3.2 and appendix B.
+    """
+
+    def __init__(
+        self, recipe: OnePieceRecipe, *, context: ContextRecipe, vocabulary: Vocabulary
+    ) -> None:
+        super().__init__()
+        width, side_width = recipe.width, recipe.side_width
+        self.items = ItemEmbedding(recipe, vocabulary)
+        self.project_shared = _mlp(self.items.width + len(TOKEN_FEATURES), width)
+        self.project_candidate = _mlp(self.items.width + len(CANDIDATE_FEATURES), width)
+        self.kinds = nn.Embedding(len(TokenKind) + 1, width, padding_idx=0)
+        self.actions = nn.Embedding(len(Action) + 1, width, padding_idx=0)
+        self.history_positions = nn.Embedding(max(context.max_history_tokens, 1), width)
+        self.anchor_positions = nn.Embedding(max(context.max_anchor_tokens, 1), width)
+        self.queries = nn.Embedding(vocabulary.num_queries, side_width, padding_idx=0)
+        self.words = nn.Embedding(vocabulary.num_words, side_width, padding_idx=0)
+        self.profiles = nn.ModuleList(
+            nn.Embedding(vocabulary.num_codes(field), side_width, padding_idx=0)
+            for field in PROFILE_FIELDS
+        )
+        num_situation = len(SITUATION_FEATURES)
+        self.project_user = _mlp(len(PROFILE_FIELDS) * side_width + num_situation, width)
+        self.project_query = _mlp(2 * side_width + num_situation, width)
+        for table in (self.kinds, self.actions, self.history_positions, self.anchor_positions):
+            # Chosen here: small beside the projected item, which has a variance near 1.
+            nn.init.normal_(table.weight, std=0.1)
+
+    def context(self, context: ContextTensors) -> Tensor:
+        """Embeds tokens and, behind them, the user and the query token: (B, T + 2, D)."""
+        tokens_BTD = self._tokens(context)
+        user_BD, query_BD = self._user(context), self._query(context)
+        return torch.cat([tokens_BTD, user_BD[:, None], query_BD[:, None]], dim=1)
+
+    def candidates(self, candidates: CandidateTensors) -> Tensor:
+        """Embeds candidates in their slots: (B, G, M, D)."""
+        items = self.items(candidates.rows_BGM)
+        out: Tensor = self.project_candidate(torch.cat([items, candidates.features_BGMF], dim=-1))
+        return out
+
+    def _tokens(self, context: ContextTensors) -> Tensor:
+        rows_BT, kinds_BT = context.item_rows_BT, context.kinds_BT
+        items_BTI = torch.cat([self.items(rows_BT), context.features_BTF], dim=-1)
+        items_BTD = self.project_shared(items_BTI) * (rows_BT != 0)[..., None]
+        is_history_BT = (kinds_BT == TokenKind.RECENT) | (kinds_BT == TokenKind.MEMORY)
+        newest_B1 = is_history_BT.sum(1, keepdim=True) - 1
+        from_newest_BT = (newest_B1 - context.positions_BT).clamp(min=0)
+        is_anchor_BT = (rows_BT != 0) & ~is_history_BT
+        history_BTD = self.history_positions(from_newest_BT * is_history_BT)
+        anchor_BTD = self.anchor_positions(context.positions_BT * is_anchor_BT)
+        position_BTD = history_BTD * is_history_BT[..., None] + anchor_BTD * is_anchor_BT[..., None]
+        out_BTD: Tensor = (
+            items_BTD + self.kinds(kinds_BT) + self.actions(context.actions_BT) + position_BTD
+        )
+        return out_BTD
+
+    def _user(self, context: ContextTensors) -> Tensor:
+        labels = [table(context.profile_BP[:, i]) for i, table in enumerate(self.profiles)]
+        user_BD: Tensor = self.project_user(torch.cat([*labels, context.situation_BF], dim=-1))
+        return user_BD
+
+    def _query(self, context: ContextTensors) -> Tensor:
+        num_words_B1 = (context.words_BW != 0).sum(1, keepdim=True).clamp(min=1)
+        words_BF = self.words(context.words_BW).sum(1) / num_words_B1
+        parts = [self.queries(context.query_B), words_BF, context.situation_BF]
+        query_BD: Tensor = self.project_query(torch.cat(parts, dim=-1))
+        return query_BD
+
+
+def _mlp(num_in: int, num_out: int) -> nn.Sequential:
+    """Two linear maps with a bend between them."""
+    return nn.Sequential(
+        nn.Linear(num_in, 2 * num_out), nn.GELU(), nn.Linear(2 * num_out, num_out)
+    )

@@ -1,0 +1,222 @@
+"""A typed client of the serving application, over REST or gRPC; errors come back as ours."""
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import grpc
+import httpx
+
+from onepiece import errors
+from onepiece.errors import DeadlineExceeded, OnePieceError, Unavailable
+from onepiece.serving.grpc_app import (
+    ERROR_CODE,
+    SERVICE_NAME,
+    answer_of_message,
+    message_of_request,
+)
+from onepiece.serving.onepiece_pb2 import Answer as AnswerMessage
+from onepiece.serving.schemas import (
+    Answer,
+    AnyRequest,
+    PreRankRequest,
+    RecommendRequest,
+    RetrieveRequest,
+)
+from onepiece.serving.service import PRE_RANK, RECOMMEND, RETRIEVE
+
+DEFAULT_TIMEOUT_S = 5.0
+"""Chosen here: above the server's own deadline, so that its reason arrives."""
+
+
+class ServingClient(Protocol):
+    """Asks a server; safe to use from many threads, keeps its connections open."""
+
+    def retrieve(self, request: RetrieveRequest) -> Answer:
+        """Asks for candidates."""
+        ...
+
+    def pre_rank(self, request: PreRankRequest) -> Answer:
+        """Asks for an order of candidates."""
+        ...
+
+    def recommend(self, request: RecommendRequest) -> Answer:
+        """Asks for a page."""
+        ...
+
+    def close(self) -> None:
+        """Closes the connections."""
+        ...
+
+
+class _Closing:
+    """Closes a client at the end of a `with` block."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connections."""
+        raise NotImplementedError
+
+
+class HttpClient(_Closing):
+    """A `ServingClient` over REST."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        """Makes a client; connects when first used.
+
+        Args:
+            url: Where the server is, such as http://127.0.0.1:8000.
+            timeout_s: Longest wait for an answer.
+            transport: Another way to the server than by TCP, for tests.
+        """
+        self._url = url
+        self._timeout_s = timeout_s
+        self._http = httpx.Client(base_url=url, timeout=timeout_s, transport=transport)
+
+    def retrieve(self, request: RetrieveRequest) -> Answer:
+        """Asks for candidates."""
+        return self._post(RETRIEVE, request)
+
+    def pre_rank(self, request: PreRankRequest) -> Answer:
+        """Asks for an order of candidates."""
+        return self._post(PRE_RANK, request)
+
+    def recommend(self, request: RecommendRequest) -> Answer:
+        """Asks for a page."""
+        return self._post(RECOMMEND, request)
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._http.close()
+
+    def _post(self, method: str, request: AnyRequest) -> Answer:
+        try:
+            response = self._http.post(
+                f"/v1/{method}",
+                content=request.model_dump_json(exclude_none=True),
+                headers={"content-type": "application/json"},
+            )
+        except httpx.TimeoutException as error:
+            raise _late(self._url, self._timeout_s) from error
+        except httpx.TransportError as error:
+            raise _unreachable(self._url, str(error)) from error
+        if response.status_code != httpx.codes.OK:
+            raise _error_of_response(response)
+        return Answer.model_validate_json(response.content)
+
+
+class GrpcClient(_Closing):
+    """A `ServingClient` over gRPC."""
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        application: str = "onepiece",
+    ) -> None:
+        """Makes a client; connects when first used.
+
+        Args:
+            target: Where the server is, such as 127.0.0.1:9000.
+            timeout_s: Longest wait for an answer.
+            application: Name of the Ray Serve application.
+        """
+        self._target = target
+        self._timeout_s = timeout_s
+        self._metadata = (("application", application),)
+        self._channel = grpc.insecure_channel(target)
+        self._methods: dict[str, Callable[..., Any]] = {
+            method: self._channel.unary_unary(
+                f"/{SERVICE_NAME}/{name}",
+                request_serializer=lambda message: message.SerializeToString(),
+                response_deserializer=AnswerMessage.FromString,
+            )
+            for method, name in (
+                (RETRIEVE, "Retrieve"),
+                (PRE_RANK, "PreRank"),
+                (RECOMMEND, "Recommend"),
+            )
+        }
+
+    def retrieve(self, request: RetrieveRequest) -> Answer:
+        """Asks for candidates."""
+        return self._call(RETRIEVE, request)
+
+    def pre_rank(self, request: PreRankRequest) -> Answer:
+        """Asks for an order of candidates."""
+        return self._call(PRE_RANK, request)
+
+    def recommend(self, request: RecommendRequest) -> Answer:
+        """Asks for a page."""
+        return self._call(RECOMMEND, request)
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._channel.close()
+
+    def _call(self, method: str, request: AnyRequest) -> Answer:
+        message = message_of_request(request)
+        try:
+            answer = self._methods[method](
+                message, timeout=self._timeout_s, metadata=self._metadata
+            )
+        except grpc.RpcError as error:
+            raise self._error_of_call(error) from error
+        return answer_of_message(answer)
+
+    def _error_of_call(self, error: Any) -> OnePieceError:
+        code = dict(error.trailing_metadata() or ()).get(ERROR_CODE)
+        if code is not None:
+            return _error_named(str(code), error.details())
+        if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
+            return _late(self._target, self._timeout_s)
+        if error.code() == grpc.StatusCode.UNAVAILABLE:
+            return _unreachable(self._target, error.details())
+        return OnePieceError(f"{self._target} answered {error.code().name}: {error.details()}")
+
+
+def _error_of_response(response: httpx.Response) -> OnePieceError:
+    try:
+        problem = response.json()["error"]
+        return _error_named(problem["code"], problem["message"])
+    except (ValueError, KeyError, TypeError):
+        # Something between us and the application answered: a proxy, another server.
+        said = response.text[:200]
+        if response.status_code in (502, 503):
+            return _unreachable(str(response.url), said)
+        return OnePieceError(f"{response.url} answered {response.status_code}: {said}")
+
+
+def _error_named(name: str, message: str) -> OnePieceError:
+    """Makes the error that the server named; a name that we do not know is the general error."""
+    error_class = getattr(errors, name, None)
+    if isinstance(error_class, type) and issubclass(error_class, OnePieceError):
+        return error_class(message)
+    return OnePieceError(message)
+
+
+def _late(where: str, timeout_s: float) -> DeadlineExceeded:
+    return DeadlineExceeded(
+        f"{where} did not answer within {timeout_s} s; try again or wait longer (timeout_s)"
+    )
+
+
+def _unreachable(where: str, why: str | None) -> Unavailable:
+    return Unavailable(f"{where} cannot be reached ({why}); start it: onepiece serving ray --help")

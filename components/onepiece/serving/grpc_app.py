@@ -1,0 +1,172 @@
+"""The gRPC door: messages become the same requests as REST's, errors the same words."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.unknown_fields import UnknownFieldSet
+
+from onepiece.errors import InvalidRequest, OnePieceError
+from onepiece.serving import onepiece_pb2 as pb
+from onepiece.serving.schemas import (
+    Answer,
+    PreRankRequest,
+    RecommendRequest,
+    RetrieveRequest,
+    parse_mapping,
+)
+from onepiece.serving.service import PRE_RANK, RECOMMEND, RETRIEVE, Service
+
+log = logging.getLogger(__name__)
+
+SERVICE_NAME = "onepiece.v1.OnePiece"
+ERROR_CODE = "onepiece-error-code"
+"""Trailer that names the error, as REST's `error.code` does."""
+_MAX_DETAILS = 4_000
+_INTERNAL = "the server failed; its log says why"
+_RequestT = TypeVar("_RequestT", RetrieveRequest, PreRankRequest, RecommendRequest)
+
+
+@dataclass(frozen=True, slots=True)
+class Undecodable:
+    """Bytes that are not the message which the method takes."""
+
+    message_name: str
+    num_bytes: int
+
+
+class GrpcDoor:
+    """Answers the methods of the proto's service."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def retrieve(self, message: Message | Undecodable, context: Any) -> Message:
+        """Answers `Retrieve`."""
+        return await self._answer(RETRIEVE, RetrieveRequest, message, context)
+
+    async def pre_rank(self, message: Message | Undecodable, context: Any) -> Message:
+        """Answers `PreRank`."""
+        return await self._answer(PRE_RANK, PreRankRequest, message, context)
+
+    async def recommend(self, message: Message | Undecodable, context: Any) -> Message:
+        """Answers `Recommend`."""
+        return await self._answer(RECOMMEND, RecommendRequest, message, context)
+
+    async def _answer(
+        self,
+        method: str,
+        model: type[_RequestT],
+        message: Message | Undecodable,
+        context: Any,
+    ) -> Message:
+        """Answers, or sets the status on the context: raising would log the caller's faults."""
+        try:
+            answer = await self._service.answer(method, lambda: request_of_message(model, message))
+            return answer_to_message(answer)
+        except OnePieceError as error:
+            _set_status(context, type(error), str(error))
+        except Exception:
+            log.exception("request failed")
+            _set_status(context, OnePieceError, _INTERNAL)
+        return pb.Answer()
+
+
+def add_door_to_server(door: Any, server: grpc.Server) -> None:
+    """Registers the service, as the generated function does, with one difference.
+
+    Bytes that are not a message reach the method as `Undecodable`, so that they are answered
+    INVALID_ARGUMENT with a message instead of gRPC's bare INTERNAL.
+
+    Args:
+        door: Has the methods Retrieve, PreRank and Recommend, named as in the proto.
+        server: Where they are registered.
+    """
+    handlers = {
+        name: grpc.unary_unary_rpc_method_handler(
+            getattr(door, name),
+            request_deserializer=_reader(message_class),
+            response_serializer=pb.Answer.SerializeToString,
+        )
+        for name, message_class in (
+            ("Retrieve", pb.RetrieveRequest),
+            ("PreRank", pb.PreRankRequest),
+            ("Recommend", pb.RecommendRequest),
+        )
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE_NAME, handlers),))
+
+
+def request_of_message(model: type[_RequestT], message: Message | Undecodable) -> _RequestT:
+    """Reads a request from its message.
+
+    Raises:
+        InvalidRequest: Not such a message, an unknown field, or a value out of bounds.
+        PayloadTooLarge: More bytes or candidates than allowed.
+    """
+    if isinstance(message, Undecodable):
+        raise InvalidRequest(
+            f"invalid request: {message.num_bytes} bytes were given that are no "
+            f"{message.message_name}; send that message of onepiece.proto"
+        )
+    unknown = UnknownFieldSet(message)
+    if len(unknown):
+        numbers = ", ".join(str(field.field_number) for field in unknown)
+        raise InvalidRequest(
+            f"invalid request: {message.DESCRIPTOR.full_name} has no field numbered {numbers}; "
+            "send that message of onepiece.proto"
+        )
+    fields = {
+        field.name: tuple(value) if field.is_repeated else value
+        for field, value in message.ListFields()
+    }
+    return parse_mapping(model, fields, num_bytes=message.ByteSize())
+
+
+def answer_to_message(answer: Answer) -> Message:
+    """Writes an answer as its message; what is None is left unset."""
+    fields = answer.model_dump(exclude={"items"})
+    items = [pb.AnswerItem(**item.model_dump(exclude_none=True)) for item in answer.items]
+    return pb.Answer(**fields, items=items)
+
+
+def answer_of_message(message: pb.Answer) -> Answer:
+    """Reads an answer back; equal to the one that REST gives."""
+    fields = {
+        field.name: getattr(message, field.name)
+        for field in message.DESCRIPTOR.fields
+        if field.name != "items"
+    }
+    items = [
+        {field.name: value for field, value in item.ListFields()} | {"score": item.score}
+        for item in message.items
+    ]
+    return Answer.model_validate({**fields, "items": items})
+
+
+def message_of_request(request: RetrieveRequest | PreRankRequest | RecommendRequest) -> Message:
+    """Writes a request as its message; what is None is left unset."""
+    message_class: Any = getattr(pb, type(request).__name__)
+    message: Message = message_class(**request.model_dump(exclude_none=True))
+    return message
+
+
+def _reader(message_class: Any) -> Callable[[bytes], Message | Undecodable]:
+    def read(data: bytes) -> Message | Undecodable:
+        try:
+            message: Message = message_class.FromString(data)
+        except DecodeError:
+            return Undecodable(message_class.DESCRIPTOR.full_name, len(data))
+        return message
+
+    return read
+
+
+def _set_status(context: Any, error: type[OnePieceError], details: str) -> None:
+    context.set_code(grpc.StatusCode[error.grpc_status])
+    # Details travel as a trailer, which gRPC limits to 8 KiB by default.
+    context.set_details(details[:_MAX_DETAILS])
+    context.set_trailing_metadata(((ERROR_CODE, error.__name__),))

@@ -1,0 +1,134 @@
+"""The bundle's model as serving uses it: numpy in, numpy out, one encode for both stages."""
+
+# Shape suffixes: B = requests, K = vectors a user or tasks, D = width of a vector,
+#                 N = candidates, F = candidate features.
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from onepiece.bundle import Bundle
+from onepiece.context.batching import ContextBatch, collate
+from onepiece.context.builder import Context, build_context
+from onepiece.context.request import ContextRequest
+from onepiece.models.inputs import candidate_tensors, context_tensors
+from onepiece.models.onepiece import ContextEncoding
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedRequests:
+    """Requests whose contexts have been read by the model, in order."""
+
+    contexts: tuple[Context, ...]
+    batch: ContextBatch
+    encoding: ContextEncoding
+
+    def digests(self) -> list[str]:
+        """Digest of each request's context."""
+        return [context.digest() for context in self.contexts]
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateRows:
+    """Candidates of one request, as the model reads them."""
+
+    item_ids: tuple[str, ...]
+    features_NF: NDArray[np.float32]
+    """(N, len(CANDIDATE_FEATURES)) as of the request."""
+
+
+class ServingModel:
+    """Encodes contexts, gives the search its vectors and pre-rank its probabilities."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle = bundle
+        self._model = bundle.model.eval()
+        self._recipe = bundle.recipe
+
+    @property
+    def version(self) -> str:
+        """Version of the bundle."""
+        return self._bundle.version
+
+    @property
+    def ranking_tasks(self) -> tuple[str, ...]:
+        """Tasks whose probabilities `probabilities` gives, in order."""
+        return self._recipe.model.ranking_tasks
+
+    def num_unknown(self, item_ids: Sequence[str]) -> int:
+        """Counts items that the vocabulary lacks: they are scored by what the shop knows."""
+        row_of = self._bundle.vocabulary.item_row_of
+        return sum(item_id not in row_of for item_id in item_ids)
+
+    def encode(self, requests: Sequence[ContextRequest]) -> EncodedRequests:
+        """Builds and encodes the contexts of at least one request; candidates are not read."""
+        contexts = tuple(
+            build_context(request, self._recipe.context, self._bundle.vocabulary)
+            for request in requests
+        )
+        batch = collate(contexts)
+        with torch.inference_mode():
+            encoding = self._model.encode_context(context_tensors(batch))
+        return EncodedRequests(contexts, batch, encoding)
+
+    def query_vectors(self, encoded: EncodedRequests) -> NDArray[np.float32]:
+        """Returns (B, D) float32, r_K of each request (OnePiece 3.4)."""
+        with torch.inference_mode():
+            vectors_BKD = self._model.user_vectors(encoded.encoding)
+        query_BD: NDArray[np.float32] = vectors_BKD[:, -1].numpy()
+        return query_BD
+
+    def probabilities(
+        self, encoded: EncodedRequests, candidates: Sequence[CandidateRows]
+    ) -> list[Mapping[str, NDArray[np.float64]]]:
+        """Predicts each task's probability of each candidate.
+
+        Returns:
+            For each request, task -> (N,) probabilities in the candidates' order.
+        """
+        batch = self._with_candidates(encoded.batch, candidates)
+        tensors = candidate_tensors(batch, group_size=self._recipe.model.group_size)
+        with torch.inference_mode():
+            logits_BNK = self._model.score_candidates(encoded.encoding, tensors)
+            probabilities_BNK = torch.sigmoid(logits_BNK.double()).numpy()
+        return [
+            {
+                task: probabilities_BNK[row, : len(given.item_ids), place]
+                for place, task in enumerate(self.ranking_tasks)
+            }
+            for row, given in enumerate(candidates)
+        ]
+
+    def _with_candidates(
+        self, batch: ContextBatch, candidates: Sequence[CandidateRows]
+    ) -> ContextBatch:
+        num_candidates = max(len(given.item_ids) for given in candidates)
+        num_features = batch.candidate_features.shape[-1]
+        rows_BN = np.zeros((len(batch), num_candidates), dtype=np.int64)
+        features_BNF = np.zeros((len(batch), num_candidates, num_features), dtype=np.float32)
+        for place, given in enumerate(candidates):
+            count = len(given.item_ids)
+            rows_BN[place, :count] = self._bundle.vocabulary.item_rows(given.item_ids)
+            features_BNF[place, :count] = given.features_NF
+        return replace(batch, candidate_rows=rows_BN, candidate_features=features_BNF)
+
+
+class EncodeOnce:
+    """The encoding of some requests, made when first asked for, so that both stages share it."""
+
+    def __init__(
+        self, model: ServingModel, requests: Callable[[], Sequence[ContextRequest]]
+    ) -> None:
+        self._model = model
+        self._requests = requests
+        self.made: EncodedRequests | None = None
+        """The encoding; None while nobody has asked for it."""
+
+    def get(self) -> EncodedRequests:
+        """Encodes the requests, the first time."""
+        if self.made is None:
+            self.made = self._model.encode(self._requests())
+        return self.made

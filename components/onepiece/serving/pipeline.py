@@ -1,0 +1,311 @@
+"""The pipeline: requests in, answers out; the same code for one request or many, live or replayed.
+
+It does not know whether it is in an experiment, and reads no clock: the instant of an answer is
+in its request.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from onepiece.bundle import Bundle
+from onepiece.context.request import CANDIDATE_FEATURES, ContextRequest
+from onepiece.context.request import Candidates as NoCandidates
+from onepiece.errors import InvalidRequest
+from onepiece.features.item_table import ItemTables
+from onepiece.features.store import OnlineStore, SignalKey
+from onepiece.index.build import ItemIndex
+from onepiece.serving.item_table import Shelves
+from onepiece.serving.model import EncodeOnce, ServingModel
+from onepiece.serving.rank import OnePieceRanker, PopularRanker, Ranked, Ranker, RepeatRanker
+from onepiece.serving.recipe import ServingRecipe
+from onepiece.serving.retrieve import (
+    ONEPIECE,
+    POPULAR,
+    REPEAT,
+    REQUEST,
+    Asked,
+    Candidates,
+    OnePieceRetriever,
+    PopularRetriever,
+    RepeatRetriever,
+    Retriever,
+    scores_of_places,
+)
+from onepiece.serving.schemas import (
+    Answer,
+    AnswerItem,
+    AnyRequest,
+    PreRankRequest,
+    RecommendRequest,
+    RetrieveRequest,
+)
+from onepiece.serving.signals import SignalFetcher
+
+_NO_CANDIDATES = NoCandidates((), np.zeros((0, len(CANDIDATE_FEATURES)), dtype=np.float32))
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """Who answers one request, and with how many items."""
+
+    retriever: str
+    """Empty for a pre-rank."""
+    ranker: str
+    """Empty for a retrieval."""
+    num_retrieved: int
+
+
+class Pipeline:
+    """Answers requests with a bundle, a feature store, item tables and an index."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        store: OnlineStore,
+        item_tables: ItemTables,
+        index: ItemIndex,
+        recipe: ServingRecipe | None = None,
+        signals_timeout_s: float | None = None,
+    ) -> None:
+        """Makes a pipeline.
+
+        Args:
+            bundle: The model, and how its context is built.
+            store: Where users' and queries' signals are.
+            item_tables: What the stores sell, by instant.
+            index: Item vectors of this very bundle.
+            recipe: What is not learned; its defaults if None.
+            signals_timeout_s: Longest wait for the store; None waits, for replays.
+
+        Raises:
+            InvalidRequest: The index is of another bundle.
+        """
+        if index.bundle_version != bundle.version:
+            raise InvalidRequest(
+                f"the index is of bundle {index.bundle_version}, the model of {bundle.version}; "
+                "build the index from this bundle"
+            )
+        self._recipe = recipe or ServingRecipe()
+        self._model = ServingModel(bundle)
+        self._signals = SignalFetcher(store, timeout_s=signals_timeout_s)
+        self._shelves = Shelves(item_tables, index)
+        self._retrievers: dict[str, Retriever] = {
+            POPULAR: PopularRetriever(),
+            REPEAT: RepeatRetriever(),
+            ONEPIECE: OnePieceRetriever(self._model, index.vectors),
+        }
+        self._rankers: dict[str, Ranker] = {
+            POPULAR: PopularRanker(),
+            REPEAT: RepeatRanker(),
+            ONEPIECE: OnePieceRanker(self._model, self._recipe.fusion),
+        }
+
+    @property
+    def model_version(self) -> str:
+        """Version of the bundle."""
+        return self._model.version
+
+    @property
+    def recipe(self) -> ServingRecipe:
+        """What is not learned."""
+        return self._recipe
+
+    def retrieve(self, requests: Sequence[RetrieveRequest]) -> list[Answer]:
+        """Chooses candidates for each request; see `answer`."""
+        return self.answer(requests)
+
+    def pre_rank(self, requests: Sequence[PreRankRequest]) -> list[Answer]:
+        """Orders each request's candidates; see `answer`."""
+        return self.answer(requests)
+
+    def recommend(self, requests: Sequence[RecommendRequest]) -> list[Answer]:
+        """Retrieves and pre-ranks for each request, on one encode; see `answer`."""
+        return self.answer(requests)
+
+    def answer(self, requests: Sequence[AnyRequest]) -> list[Answer]:
+        """Answers requests of any kind, in order, with one read of the store.
+
+        Late or missing features give popular items, marked `degraded_by`. Anything else that fails
+        is raised, for all requests: an empty answer would look like a user nobody can help.
+
+        Raises:
+            InvalidRequest: A request has no `as_of_ms`, or names an unknown retriever or ranker.
+            NotFound: No item table is valid at a request's `as_of_ms`.
+        """
+        if not requests:
+            return []
+        plans = [self.check(request) for request in requests]
+        asked, degraded_by = self._ask(requests)
+        if degraded_by:
+            plans = [_by_popularity(plan) for plan in plans]
+        groups: dict[tuple[str, str], list[int]] = {}
+        for place, plan in enumerate(plans):
+            groups.setdefault((plan.retriever, plan.ranker), []).append(place)
+        answers: dict[int, Answer] = {}
+        for places in groups.values():
+            answered = self._answer_group(
+                [requests[place] for place in places],
+                [plans[place] for place in places],
+                [asked[place] for place in places],
+                degraded_by,
+            )
+            answers.update(zip(places, answered, strict=True))
+        return [answers[place] for place in range(len(requests))]
+
+    def check(self, request: AnyRequest) -> _Plan:
+        """Says who will answer a request.
+
+        Raises:
+            InvalidRequest: No `as_of_ms`, or an unknown retriever or ranker.
+        """
+        if request.as_of_ms is None:
+            raise InvalidRequest(
+                "as_of_ms is missing; give the instant of the request in Unix milliseconds"
+            )
+        retriever = "" if isinstance(request, PreRankRequest) else request.retriever
+        ranker = "" if isinstance(request, RetrieveRequest) else request.ranker
+        for what, given, allowed in (
+            ("retriever", retriever, self._retrievers),
+            ("ranker", ranker, self._rankers),
+        ):
+            if given and given not in allowed:
+                raise InvalidRequest(
+                    f"{what} is {given!a}; give one of {', '.join(sorted(allowed))}"
+                )
+        num_retrieved = request.count
+        if isinstance(request, RecommendRequest):
+            num_retrieved = max(request.count, self._recipe.num_candidates)
+        return _Plan(retriever, ranker, num_retrieved)
+
+    def close(self) -> None:
+        """Stops the threads that read the store."""
+        self._signals.close()
+
+    def _ask(self, requests: Sequence[AnyRequest]) -> tuple[list[Asked], str]:
+        """Gathers what each request's strategies may read; and why signals are missing, if so."""
+        instants = [request.as_of_ms or 0 for request in requests]
+        shelves = [
+            self._shelves.at(
+                store_id=request.store_id, query_id=request.query_id, as_of_ms=as_of_ms
+            )
+            for request, as_of_ms in zip(requests, instants, strict=True)
+        ]
+        fetched = self._signals.fetch(
+            [
+                SignalKey(request.user_id, request.query_id, shelf.category_id or "", as_of_ms)
+                for request, shelf, as_of_ms in zip(requests, shelves, instants, strict=True)
+            ]
+        )
+        asked = [
+            Asked(request.user_id, request.query_id, as_of_ms, shelf, signals)
+            for request, as_of_ms, shelf, signals in zip(
+                requests, instants, shelves, fetched.signals, strict=True
+            )
+        ]
+        return asked, fetched.degraded_by
+
+    def _answer_group(
+        self,
+        requests: Sequence[AnyRequest],
+        plans: Sequence[_Plan],
+        asked: Sequence[Asked],
+        degraded_by: str,
+    ) -> list[Answer]:
+        """Answers requests that have the same retriever and ranker."""
+        retriever, ranker = plans[0].retriever, plans[0].ranker
+        encoding = EncodeOnce(self._model, lambda: [_context_request(one) for one in asked])
+        given = [_given_item_ids(request) for request in requests]
+        if retriever:
+            wanted = [plan.num_retrieved for plan in plans]
+            candidates = self._retrievers[retriever].retrieve(asked, wanted, encoding)
+        else:
+            candidates = [_as_candidates(*pair) for pair in zip(asked, given, strict=True)]
+        if ranker:
+            ranked = self._rankers[ranker].rank(asked, candidates, encoding)
+        else:
+            ranked = [_as_retrieved(one) for one in candidates]
+        digests = encoding.made.digests() if encoding.made else [""] * len(asked)
+        version = self._model.version if encoding.made else ""
+        return [
+            Answer(
+                request_id=request.request_id,
+                items=_items(found, order, request.count),
+                as_of_ms=one.as_of_ms,
+                model_version=version,
+                context_digest=digest,
+                retriever=retriever,
+                ranker=ranker,
+                is_known_user=one.signals.is_known_user,
+                is_known_query=one.shelf.category_id is not None or one.signals.is_known_query,
+                degraded_by=degraded_by,
+                num_unknown_items=order.num_unknown,
+                num_duplicate_items=len(item_ids) - len(set(item_ids)),
+            )
+            for request, one, item_ids, found, order, digest in zip(
+                requests, asked, given, candidates, ranked, digests, strict=True
+            )
+        ]
+
+
+def _context_request(asked: Asked) -> ContextRequest:
+    """Asks for the context alone: candidates are scored on it later."""
+    return ContextRequest(
+        user_id=asked.user_id,
+        query_id=asked.query_id,
+        store_id=asked.shelf.store_id,
+        as_of_ms=asked.as_of_ms,
+        signals=asked.signals,
+        candidates=_NO_CANDIDATES,
+    )
+
+
+def _by_popularity(plan: _Plan) -> _Plan:
+    return replace(
+        plan,
+        retriever=POPULAR if plan.retriever else "",
+        ranker=POPULAR if plan.ranker else "",
+    )
+
+
+def _given_item_ids(request: AnyRequest) -> tuple[str, ...]:
+    return request.item_ids if isinstance(request, PreRankRequest) else ()
+
+
+def _as_candidates(asked: Asked, given: tuple[str, ...]) -> Candidates:
+    """Takes the caller's candidates, each once."""
+    item_ids = tuple(dict.fromkeys(given))
+    return Candidates(
+        item_ids=item_ids,
+        rows=asked.shelf.rows_of(item_ids),
+        scores=scores_of_places(len(item_ids)),
+        sources=(REQUEST,) * len(item_ids),
+    )
+
+
+def _as_retrieved(candidates: Candidates) -> Ranked:
+    return Ranked(order=np.arange(len(candidates.item_ids)), scores=candidates.scores)
+
+
+def _items(candidates: Candidates, ranked: Ranked, count: int) -> tuple[AnswerItem, ...]:
+    """Writes the best `count` items."""
+    nothing: list[float | None] = [None] * count
+    click, cart, order = (
+        ranked.probabilities[task][:count].tolist() if task in ranked.probabilities else nothing
+        for task in ("click", "cart", "order")
+    )
+    return tuple(
+        AnswerItem(
+            item_id=candidates.item_ids[place],
+            score=score,
+            click_probability=click[index],
+            cart_probability=cart[index],
+            order_probability=order[index],
+            source=candidates.sources[place],
+        )
+        for index, (place, score) in enumerate(
+            zip(ranked.order[:count].tolist(), ranked.scores[:count].tolist(), strict=True)
+        )
+    )
