@@ -27,6 +27,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from onepiece.datasets.parquet import check_columns, read_columns, words_of
 from onepiece.datasets.receipts import (
@@ -36,6 +37,7 @@ from onepiece.datasets.receipts import (
     ReadCounts,
     Receipts,
     ShopData,
+    check_baskets,
     order_events,
 )
 from onepiece.errors import InvalidDataset
@@ -77,18 +79,15 @@ PUBLISHED = {
 }
 """Counts of the published files, which tell a whole copy from a part."""
 
-_TRANSACTION_COLUMNS = (
+_LINE_KEYS = (
     "household_id",
     "store_id",
     "basket_id",
     "product_id",
-    "quantity",
-    "sales_value",
-    "retail_disc",
-    "coupon_match_disc",
     "week",
     "transaction_timestamp",
 )
+_LINE_COLUMNS = (*_LINE_KEYS, "quantity", "sales_value", "retail_disc", "coupon_match_disc")
 _PRODUCT_COLUMNS = (
     "product_id",
     "manufacturer_id",
@@ -125,11 +124,9 @@ def read_complete_journey(source: Path | None) -> ShopData:
         InvalidDataset: No such folder, or a file or column is missing or of another type.
     """
     folder = _folder(source)
-    products = read_columns(folder / "products.parquet", _PRODUCT_COLUMNS, package=PACKAGE)
-    lines = read_columns(folder / "transactions.parquet", _TRANSACTION_COLUMNS, package=PACKAGE)
-    demographics = read_columns(
-        folder / "demographics.parquet", _DEMOGRAPHICS_COLUMNS, package=PACKAGE
-    )
+    products = _read(folder, "products", _PRODUCT_COLUMNS, never_missing=("product_id",))
+    lines = _read(folder, "transactions", _LINE_COLUMNS, never_missing=_LINE_KEYS)
+    demographics = _read(folder, "demographics", _DEMOGRAPHICS_COLUMNS, never_missing=())
     try:
         catalogue = _catalogue(products)
         profiles = _profiles(demographics)
@@ -197,6 +194,13 @@ def _folder(source: Path | None) -> Path:
     return Path(spec.submodule_search_locations[0]) / "data"
 
 
+def _read(
+    folder: Path, name: str, columns: Collection[str], *, never_missing: Collection[str]
+) -> pa.Table:
+    path = folder / f"{name}.parquet"
+    return read_columns(path, columns, never_missing=never_missing, package=PACKAGE)
+
+
 def _catalogue(products: pa.Table) -> Catalogue:
     """Keeps every item with a category, sold or not: what sells later is not known before."""
     products = products.filter(pc.is_valid(products["product_category"]))
@@ -225,16 +229,16 @@ def _profiles(demographics: pa.Table) -> dict[str, ProfileLabels]:
 
 def _receipts(lines: pa.Table, catalogue: Catalogue) -> tuple[Receipts, LineCounts]:
     """Sorts the lines, leaves out those that are no sale of a known item, and counts."""
-    sales = lines["sales_value"].cast(pa.float64()).to_numpy()
-    discounts = lines["retail_disc"].to_numpy() + lines["coupon_match_disc"].to_numpy()
+    sales = _numbers(lines["sales_value"])
+    discounts = _numbers(lines["retail_disc"]) + _numbers(lines["coupon_match_disc"])
     at_ms = lines["transaction_timestamp"].cast(pa.timestamp("ms"), safe=False).cast(pa.int64())
     households, baskets = words_of(lines["household_id"]), words_of(lines["basket_id"])
     items = words_of(lines["product_id"])
 
-    units = lines["quantity"].cast(pa.int64()).to_numpy()
+    units = lines["quantity"].cast(pa.int64()).fill_null(0).to_numpy()
     is_fuel = items.is_in(_fuel_ids(catalogue))
     quantities = np.where(is_fuel & (units > 0), 1, units)
-    is_positive = (quantities > 0) & (quantities <= MAX_QUANTITY) & (sales > 0)
+    is_positive = (quantities > 0) & (quantities <= MAX_QUANTITY) & (sales > 0) & (sales < np.inf)
     is_kept = is_positive & items.is_in(catalogue.row_of)
     order = np.lexsort((items.ranks, baskets.ranks, at_ms.to_numpy()))
     order = order[is_kept[order]]
@@ -249,6 +253,7 @@ def _receipts(lines: pa.Table, catalogue: Catalogue) -> tuple[Receipts, LineCoun
         at_ms=at_ms.to_numpy()[order],
         weeks=lines["week"].cast(pa.int64()).to_numpy()[order],
     )
+    check_baskets(receipts)
     counts = LineCounts(
         num_lines=len(lines),
         num_households=households.num_distinct,
@@ -261,6 +266,12 @@ def _receipts(lines: pa.Table, catalogue: Catalogue) -> tuple[Receipts, LineCoun
         num_lines_kept=len(receipts),
     )
     return receipts, counts
+
+
+def _numbers(column: pa.ChunkedArray) -> NDArray[np.float64]:
+    """Turns a column of amounts into numbers; a missing one is 0."""
+    numbers: NDArray[np.float64] = column.cast(pa.float64()).fill_null(0.0).to_numpy()
+    return numbers
 
 
 def _fuel_ids(catalogue: Catalogue) -> frozenset[str]:

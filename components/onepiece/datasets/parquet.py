@@ -76,10 +76,23 @@ def check_columns(path: Path, columns: Collection[str], *, package: str) -> None
         )
 
 
-def read_columns(path: Path, columns: Collection[str], *, package: str) -> pa.Table:
-    """Reads some columns of a parquet file, after `check_columns`."""
+def read_columns(
+    path: Path, columns: Collection[str], *, never_missing: Collection[str], package: str
+) -> pa.Table:
+    """Reads some columns of a parquet file, after `check_columns`.
+
+    Raises:
+        InvalidDataset: Also if a row has no value in one of the columns of `never_missing`.
+    """
     check_columns(path, columns, package=package)
-    return pq.read_table(path, columns=list(columns))
+    table = pq.read_table(path, columns=list(columns))
+    for name in never_missing:
+        if table[name].null_count:
+            raise InvalidDataset(
+                f"{path} has {table[name].null_count} rows without {name}; every row needs one: "
+                "fill it in or leave the rows out"
+            )
+    return table
 
 
 def words_of(column: pa.ChunkedArray) -> Words:

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
+from onepiece.errors import InvalidDataset
 from onepiece.events.catalogue import Catalogue
 from onepiece.events.schema import Order
 
@@ -150,6 +152,28 @@ class ShopData:
     counts: ReadCounts
 
 
+def check_baskets(receipts: Receipts) -> None:
+    """Refuses a basket that is not one household's, at one store and one instant.
+
+    Raises:
+        InvalidDataset: Names such a basket.
+    """
+    starts = receipts.basket_starts
+    num_baskets = len(set(receipts.basket_ids.tolist()))
+    is_inside = np.ones(len(receipts), dtype=bool)
+    is_inside[starts[:-1]] = False
+    inside = np.flatnonzero(is_inside)
+    is_mixed = np.zeros(len(receipts), dtype=bool)
+    for column in (receipts.household_ids, receipts.store_ids, receipts.at_ms):
+        is_mixed[inside] |= column[inside] != column[inside - 1]
+    if is_mixed.any() or num_baskets != len(starts) - 1:
+        example = receipts.basket_ids[np.argmax(is_mixed)] if is_mixed.any() else "one of them"
+        raise InvalidDataset(
+            f"a basket_id ({example}) of the order lines has several households, stores or "
+            "timestamps; a basket is one receipt: give each its own basket_id"
+        )
+
+
 def receipt_event_id(basket_id: str) -> str:
     """Names the `Order` event of a receipt; the same whenever it is imported."""
     return f"receipt-{basket_id}"
@@ -166,27 +190,32 @@ def order_events(receipts: Receipts) -> Iterator[Order]:
         receipts: Lines; `Receipts.take` selects those wanted. A basket must be whole.
 
     Raises:
-        pydantic.ValidationError: A line that the schema refuses; the adapters let none through.
+        InvalidDataset: A basket that the event schema refuses.
     """
     starts = receipts.basket_starts.tolist()
     items, quantities = receipts.item_ids.tolist(), receipts.quantities.tolist()
     prices = receipts.unit_prices.tolist()
     for first, end in pairwise(starts):
         at_ms = int(receipts.at_ms[first])
-        yield Order.model_validate(
-            {
-                "event_id": receipt_event_id(receipts.basket_ids[first]),
-                "user_id": receipts.household_ids[first],
-                "at_ms": at_ms,
-                "received_at_ms": at_ms,
-                "order_id": receipts.basket_ids[first],
-                "store_id": receipts.store_ids[first],
-                "currency": CURRENCY,
-                "lines": tuple(
-                    {"item_id": item, "quantity": quantity, "unit_price": price}
-                    for item, quantity, price in zip(
-                        items[first:end], quantities[first:end], prices[first:end], strict=True
-                    )
-                ),
-            }
-        )
+        lines = zip(items[first:end], quantities[first:end], prices[first:end], strict=True)
+        fields = {
+            "event_id": receipt_event_id(receipts.basket_ids[first]),
+            "user_id": receipts.household_ids[first],
+            "at_ms": at_ms,
+            "received_at_ms": at_ms,
+            "order_id": receipts.basket_ids[first],
+            "store_id": receipts.store_ids[first],
+            "currency": CURRENCY,
+            "lines": tuple(
+                {"item_id": item, "quantity": quantity, "unit_price": price}
+                for item, quantity, price in lines
+            ),
+        }
+        try:
+            order = Order.model_validate(fields)
+        except ValidationError as error:
+            raise InvalidDataset(
+                f"basket {receipts.basket_ids[first]!r:.100} is no valid order: {error}; correct "
+                "it in the files that were read, or leave it out"
+            ) from error
+        yield order

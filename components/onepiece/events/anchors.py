@@ -1,26 +1,20 @@
 """Preference anchors: what other users saw, clicked and bought for the same query."""
 
-from array import array
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from onepiece.errors import InvalidInput
+from onepiece.events.anchor_rows import CODE_BITS, CODE_MASK, Codes, KeyedRows
 from onepiece.events.schema import Click, Event, Exposure, Impression, Order
 
 MS_PER_DAY = 86_400_000
 """Milliseconds in one day."""
-MAX_CODES = 1 << 21
-"""Distinct queries, items and users that one ledger can hold: three codes fill one int64."""
-_CODE_BITS = 21
-_CODE_MASK = MAX_CODES - 1
-_WEIGHT_UNIT = float(1 << 30)
-"""Weights are whole multiples of 2^-30, so that sums are exact and no order of the events
-can decide between two items; chosen here, because it leaves room for 2^33 events a pair."""
 _UNLIMITED = 1 << 62
+"""Requests of one user are not capped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,15 +95,15 @@ class AnchorLedger:
 
     def __init__(self, recipe: AnchorRecipe) -> None:
         self._recipe = recipe
-        self._queries = _Codes("queries")
-        self._items = _Codes("items")
-        self._users = _Codes("users")
-        self._seen_event_ids: dict[str, None] = {}  # a dict keeps the order of insertion
+        self._queries = Codes("queries")
+        self._items = Codes("items")
+        self._users = Codes("users")
+        self._seen_event_ids: OrderedDict[str, None] = OrderedDict()
         self._first_received_ms: list[int] = []
-        self._requests = _Rows(_UNLIMITED)
-        self._exposed = _Rows(recipe.max_count_per_user)
-        self._clicked = _Rows(recipe.max_count_per_user)
-        self._ordered = _Rows(recipe.max_count_per_user)
+        self._requests = KeyedRows(_UNLIMITED)
+        self._exposed = KeyedRows(recipe.max_count_per_user)
+        self._clicked = KeyedRows(recipe.max_count_per_user)
+        self._ordered = KeyedRows(recipe.max_count_per_user)
         self._computed_at_ms = 0
 
     def append(self, events: Iterable[Event]) -> None:
@@ -162,7 +156,7 @@ class AnchorLedger:
         clicked = self._best_items(self._clicked, as_of_ms)
         ordered = self._best_items(self._ordered, as_of_ms)
         num_requests = np.bincount(
-            self._requests.keys >> (2 * _CODE_BITS), minlength=len(self._queries.names)
+            self._requests.keys >> (2 * CODE_BITS), minlength=len(self._queries.names)
         )
         return [
             QueryUpdate(
@@ -176,7 +170,7 @@ class AnchorLedger:
             if self._first_received_ms[code] < as_of_ms
         ]
 
-    def _add(self, rows: "_Rows", event: Event, query_id: str, item_ids: Sequence[str]) -> None:
+    def _add(self, rows: KeyedRows, event: Event, query_id: str, item_ids: Sequence[str]) -> None:
         """Stages one row an item."""
         query = self._queries.encode(query_id)
         user = self._users.encode(event.user_id)
@@ -184,22 +178,22 @@ class AnchorLedger:
             self._first_received_ms.append(event.received_at_ms)
         elif event.received_at_ms < self._first_received_ms[query]:
             self._first_received_ms[query] = event.received_at_ms
-        base = (query << (2 * _CODE_BITS)) | user
+        base = (query << (2 * CODE_BITS)) | user
         encode = self._items.encode
-        keys = [base | (encode(item_id) << _CODE_BITS) for item_id in item_ids]
+        keys = [base | (encode(item_id) << CODE_BITS) for item_id in item_ids]
         rows.stage(keys, event.at_ms, event.received_at_ms)
 
     def _remember(self, event_id: str) -> None:
         """Notes an event id, forgetting the one noted first beyond the bound."""
         if len(self._seen_event_ids) >= self._recipe.max_seen_event_ids:
-            del self._seen_event_ids[next(iter(self._seen_event_ids))]
+            self._seen_event_ids.popitem(last=False)
         self._seen_event_ids[event_id] = None
 
-    def _best_items(self, rows: "_Rows", as_of_ms: int) -> dict[int, tuple[str, ...]]:
+    def _best_items(self, rows: KeyedRows, as_of_ms: int) -> dict[int, tuple[str, ...]]:
         """Finds the best items of each query: query code -> item ids, best first."""
         pairs, scores = rows.scores(as_of_ms, self._recipe.half_life_days * MS_PER_DAY)
-        queries = pairs >> _CODE_BITS
-        items = pairs & _CODE_MASK
+        queries = pairs >> CODE_BITS
+        items = pairs & CODE_MASK
         order = np.lexsort((self._items.ranks()[items], -scores, queries))
         queries, items = queries[order], items[order]
         starts = np.flatnonzero(np.diff(queries, prepend=-1))
@@ -211,89 +205,3 @@ class AnchorLedger:
             )
             for start, end in zip(starts, ends, strict=False)
         }
-
-
-class _Rows:
-    """Events of one group as columns: query, item and user in one key, and when.
-
-    Rows wait in `stage` until `advance` reaches the instant at which they were received.
-    """
-
-    def __init__(self, max_count_per_key: int) -> None:
-        self._max_count_per_key = max_count_per_key
-        self.keys: NDArray[np.int64] = np.empty(0, np.int64)
-        """Query code, item code, user code, from the highest bits to the lowest; ascending."""
-        self._at_ms: NDArray[np.int64] = np.empty(0, np.int64)
-        self._staged = (array("q"), array("q"), array("q"))
-
-    def stage(self, keys: Sequence[int], at_ms: int, received_at_ms: int) -> None:
-        """Notes rows that share their instants."""
-        staged_keys, staged_at_ms, staged_received_at_ms = self._staged
-        staged_keys.extend(keys)
-        staged_at_ms.extend([at_ms] * len(keys))
-        staged_received_at_ms.extend([received_at_ms] * len(keys))
-
-    def advance(self, as_of_ms: int, start_ms: int) -> None:
-        """Takes in the rows received before `as_of_ms`, and drops what can never count again."""
-        keys, at_ms, received_at_ms = (np.array(column, np.int64) for column in self._staged)
-        is_later = received_at_ms >= as_of_ms
-        self._staged = (
-            array("q", keys[is_later].tobytes()),
-            array("q", at_ms[is_later].tobytes()),
-            array("q", received_at_ms[is_later].tobytes()),
-        )
-        keys = np.concatenate([self.keys, keys[~is_later]])
-        at_ms = np.concatenate([self._at_ms, at_ms[~is_later]])
-        is_in_window = at_ms >= start_ms
-        keys, at_ms = keys[is_in_window], at_ms[is_in_window]
-        order = np.lexsort((at_ms, keys))
-        keys, at_ms = keys[order], at_ms[order]
-        count = self._max_count_per_key
-        # Rows of a key are oldest first: with `count` newer ones behind it, a row is too many.
-        is_kept = np.ones(len(keys), bool)
-        is_kept[:-count] = keys[count:] != keys[:-count]
-        self.keys, self._at_ms = keys[is_kept], at_ms[is_kept]
-
-    def scores(
-        self, as_of_ms: int, half_life_ms: float
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Sums the weights of each (query, item): distinct pairs ascending, and their scores."""
-        ages_ms = as_of_ms - self._at_ms
-        weights = np.rint(np.exp2(-ages_ms / half_life_ms) * _WEIGHT_UNIT).astype(np.int64)
-        pairs = self.keys >> _CODE_BITS
-        starts = np.flatnonzero(np.diff(pairs, prepend=-1))
-        if len(starts) == 0:
-            return pairs, weights
-        return pairs[starts], np.add.reduceat(weights, starts)
-
-
-class _Codes:
-    """Numbers names from 0 in the order in which they come."""
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self.names: list[str] = []
-        self.code_of: dict[str, int] = {}
-        self._ranks: NDArray[np.int64] = np.empty(0, np.int64)
-
-    def encode(self, name: str) -> int:
-        """Returns a name's code, a new one for a new name."""
-        code = self.code_of.get(name)
-        if code is None:
-            code = len(self.names)
-            if code == MAX_CODES:
-                raise InvalidInput(
-                    f"more than {MAX_CODES} distinct {self._what} in one ledger; use one ledger "
-                    "for each part of the queries"
-                )
-            self.names.append(name)
-            self.code_of[name] = code
-        return code
-
-    def ranks(self) -> NDArray[np.int64]:
-        """Place of each code's name among all names, ascending; (number of codes,)."""
-        if len(self._ranks) != len(self.names):
-            order = sorted(range(len(self.names)), key=self.names.__getitem__)
-            self._ranks = np.empty(len(order), np.int64)
-            self._ranks[order] = np.arange(len(order))
-        return self._ranks

@@ -30,6 +30,7 @@ __all__ = [
     "HistoryUpdate",
     "HistoryWriter",
     "replay_histories",
+    "take_update",
     "wait_until_folded",
 ]
 
@@ -88,11 +89,11 @@ def replay_histories(
             and event.event_id not in history.seen_event_ids
             and entries_of(event)
         ):
-            yield _take_update(event.user_id, history)
+            yield take_update(event.user_id, history)
         if fold(history, event, category_of=category_of, recipe=recipe) >= Folded.IN_ORDER:
             pending[event.user_id] = None
     for user_id in pending:
-        yield _take_update(user_id, histories[user_id])
+        yield take_update(user_id, histories[user_id])
 
 
 class HistoryConsumer:
@@ -175,7 +176,7 @@ class HistoryConsumer:
 
     def _write(self) -> None:
         """Writes the touched users, then commits; on an error they stay touched."""
-        updates = [_take_update(user_id, self._histories[user_id]) for user_id in self._touched]
+        updates = [take_update(user_id, self._histories[user_id]) for user_id in self._touched]
         try:
             if updates:
                 self._writer.write_histories(updates)
@@ -254,7 +255,7 @@ def wait_until_folded(
         pause(poll_interval_s)
 
 
-def _take_update(user_id: str, history: UserHistory) -> HistoryUpdate:
+def take_update(user_id: str, history: UserHistory) -> HistoryUpdate:
     """Makes the update to write, and clears which categories changed."""
     memories = {
         category: _interactions(history.memories[category])

@@ -5,6 +5,7 @@ for the state it is given: no clock, no log, no store.
 """
 
 from bisect import insort
+from collections import OrderedDict
 from collections.abc import Mapping
 from enum import IntEnum
 
@@ -59,7 +60,7 @@ class UserHistory:
         self.recent: list[Entry] = []
         self.memories: dict[str, list[Entry]] = {}
         self.changed_categories: set[str] = set()
-        self.seen_event_ids: dict[str, None] = {}  # a dict keeps the order of insertion
+        self.seen_event_ids: OrderedDict[str, None] = OrderedDict()
 
 
 def fold(
@@ -119,8 +120,8 @@ def _place(entries: list[Entry], entry: Entry, limit: int) -> bool:
     return True
 
 
-def _remember(seen_event_ids: dict[str, None], event_id: str, limit: int) -> None:
+def _remember(seen_event_ids: OrderedDict[str, None], event_id: str, limit: int) -> None:
     """Notes an event id, forgetting the one noted first beyond `limit`."""
     if len(seen_event_ids) >= limit:
-        del seen_event_ids[next(iter(seen_event_ids))]
+        seen_event_ids.popitem(last=False)
     seen_event_ids[event_id] = None

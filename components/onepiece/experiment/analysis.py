@@ -269,8 +269,7 @@ def _variance_removed(outcomes: Outcomes, split: _Split) -> float | None:
     past = outcomes.past_gmv
     if past is None:
         return None
-    values = [outcomes.gmv[rows] for rows in split.rows]
-    result = adjust(values, [past[rows] for rows in split.rows])
+    result = adjust([outcomes.gmv[r] for r in split.rows], [past[r] for r in split.rows])
     return None if result is None else result.variance_removed
 
 

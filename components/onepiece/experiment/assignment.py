@@ -11,10 +11,14 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Protocol
 
+from pydantic import TypeAdapter, ValidationError
+
 from onepiece.errors import InvalidRequest, NotFound
+from onepiece.events.schema import MAX_IDENTIFIER_LENGTH, Identifier
 from onepiece.experiment.layers import bucket_table
 from onepiece.experiment.plan import NUM_BUCKETS, ExperimentPlan
 
+_USER_ID: TypeAdapter[str] = TypeAdapter(Identifier)
 _NOBODY: Mapping[str, str] = MappingProxyType({})
 
 
@@ -52,10 +56,15 @@ class PlannedAssignment:
         """Layer -> arm for every layer of the plan; empty if the user takes no part.
 
         Raises:
-            InvalidRequest: The id is empty.
+            InvalidRequest: The id is empty, too long, or holds a control character.
         """
-        if not user_id:
-            raise InvalidRequest("user_id is empty; an arm is given to a user, so name one")
+        try:
+            _USER_ID.validate_python(user_id)
+        except ValidationError as error:
+            raise InvalidRequest(
+                f"user_id {ascii(user_id)[:80]} is not an id: 1 to {MAX_IDENTIFIER_LENGTH} "
+                "characters, no control characters; give the id that events carry"
+            ) from error
         plan = self._plan
         if bucket_of(user_id, salt=plan.traffic_salt, layer="") >= plan.traffic_bp:
             return _NOBODY

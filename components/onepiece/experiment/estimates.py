@@ -133,7 +133,8 @@ def compare(arm: Sample, control: Sample) -> Comparison:
         )
     arm_error, control_error = arm.squared_error, control.squared_error
     error = arm_error + control_error
-    if error <= 0.0:
+    # Equal values may differ by rounding in their last bits, which is not a spread.
+    if error <= (1e-12 * max(abs(arm.value), abs(control.value))) ** 2:
         reason = "no interval: all users of each arm have the same value"
         return Comparison(
             Estimate(absolute, reason=reason), Estimate(relative, reason=reason), p_value=None

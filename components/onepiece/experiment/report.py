@@ -8,15 +8,17 @@ import errno
 import os
 import shutil
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from onepiece.errors import InvalidInput, NotFound, OutputExists, StorageFull
 from onepiece.experiment.analysis import Analysis, analyse
 from onepiece.experiment.outcomes import JoinCounts, LivePhase, Outcomes
 from onepiece.experiment.plan import ExperimentPlan
 from onepiece.experiment.truth import Truth
+
+ModelT = TypeVar("ModelT")
 
 JSON_NAME = "report.json"
 """File of the data."""
@@ -76,22 +78,22 @@ def build_report(
     )
 
 
-def read_report(path: Path) -> ExperimentReport:
-    """Reads a report's JSON back.
+def read_json(path: Path, kind: type[ModelT]) -> ModelT:
+    """Reads a report, a provenance or a truth back from its JSON file.
 
     Raises:
         NotFound: There is no such file.
-        InvalidInput: It is no report of this version.
+        InvalidInput: It is not JSON, or not of this kind and version.
     """
     try:
-        return ExperimentReport.model_validate_json(path.read_bytes())
-    except FileNotFoundError as error:
-        raise NotFound(f"no report at {path}; give the path of a {JSON_NAME}") from error
+        return TypeAdapter(kind).validate_json(path.read_bytes())
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise NotFound(f"no file at {path}; give the path of a {kind.__name__} as JSON") from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join(str(step) for step in first["loc"])
+        where = ".".join(str(step) for step in first["loc"]) or "file"
         raise InvalidInput(
-            f"{path} is not a report of schema version 1: {where}: {first['msg']}"
+            f"{path} is not a {kind.__name__} as JSON: {where}: {first['msg']}"
         ) from error
 
 

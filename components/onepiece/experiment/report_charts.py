@@ -130,7 +130,9 @@ class Line:
     colour: int
 
 
-def line_chart(lines: Sequence[Line], *, title: str, description: str, first: str, last: str) -> str:
+def line_chart(
+    lines: Sequence[Line], *, title: str, description: str, first: str, last: str
+) -> str:
     """Draws values by day, from zero before the first day.
 
     Args:
@@ -149,7 +151,7 @@ def line_chart(lines: Sequence[Line], *, title: str, description: str, first: st
         y = round(height - height * scale.percent(tick) / 100.0, 1)
         grid.append(
             f'<line class="grid" x1="0" x2="100%" y1="{y}" y2="{y}"/>'
-            f'<text x="0" y="{y - 4}">{tick:,.4g}</text>'
+            + (f'<text x="0" y="{y - 4}">{tick:,.6g}</text>' if tick else "")
         )
     return (
         f'<svg width="100%" height="{height + 24:.0f}" role="img" aria-label="{escape(title)}">'

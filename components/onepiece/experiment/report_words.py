@@ -4,7 +4,7 @@ import datetime
 
 from onepiece.experiment.analysis import ArmResult, SplitResult
 from onepiece.experiment.checks import SampleRatio
-from onepiece.experiment.estimates import Comparison, Estimate
+from onepiece.experiment.estimates import CONFIDENCE, Comparison, Estimate
 from onepiece.experiment.metrics import PRIMARY, Kind
 from onepiece.experiment.outcomes import LivePhase
 from onepiece.experiment.report import ExperimentReport
@@ -59,17 +59,14 @@ def period(phase: LivePhase) -> str:
 
 
 def verdict(comparison: Comparison | None) -> str:
-    """Says in a word or two what an interval shows."""
+    """Says in a word or two what is shown, corrected for the number of arms (Holm)."""
     if comparison is None:
         return "control"
-    low, high = comparison.relative.low, comparison.relative.high
-    if low is None or high is None:
-        low, high = comparison.absolute.low, comparison.absolute.high
-    if low is None or high is None:
+    if comparison.absolute.value is None or comparison.p_holm is None:
         return "not estimable"
-    if low > 0.0:
-        return "better"
-    return "worse" if high < 0.0 else "no difference shown"
+    if comparison.p_holm >= 1.0 - CONFIDENCE:
+        return "no difference shown"
+    return "better" if comparison.absolute.value > 0.0 else "worse"
 
 
 def control_label(split: SplitResult) -> str:
@@ -85,15 +82,16 @@ def finding(report: ExperimentReport, split: SplitResult, arm: ArmResult) -> str
     if comparison is None or comparison.relative.value is None:
         reason = "no comparison" if comparison is None else comparison.relative.reason
         return f"{who}: GMV per user against {control_label(split)} is {_not_estimable(reason)}."
-    parts = [
-        f"{who}: {lift(comparison.relative.value)} GMV per user against {control_label(split)}"
-    ]
-    if comparison.relative.low is None:
-        parts.append(f" ({comparison.relative.reason})")
+    relative = comparison.relative
+    parts = [f"{who}: {lift(relative.value)} GMV per user against {control_label(split)}"]
+    if relative.low is None or relative.high is None:
+        parts.append(f" ({relative.reason})")
     else:
-        parts.append(f", 95% interval {lift_interval(comparison.relative)}")
-        if verdict(comparison) == "no difference shown":
+        parts.append(f", 95% interval {lift_interval(relative)}")
+        if relative.low <= 0.0 <= relative.high:
             parts.append(", which includes no difference")
+        elif verdict(comparison) == "no difference shown":
+            parts.append(f" (p {p_value(comparison.p_holm)} after correction for several arms)")
     effect = true_effect(report, split, arm)
     if effect is not None and effect.relative is not None:
         parts.append(f"; true effect by replay: {lift(effect.relative)}")

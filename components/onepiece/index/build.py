@@ -1,20 +1,14 @@
 """Builds the index of a bundle's item vectors, and opens it for that bundle only.
 
 An index folder holds `index.faiss`, `item_ids.json` and `index.json` (bundle version, recipe,
-hash of the two other files). It is written under another name and renamed, so a server never
-sees half of one.
+hashes of the two other files). It appears whole or not at all.
 """
 
 # Shape suffixes: N = items of the index, D = width of a vector.
 
-import errno
 import hashlib
 import json
 import logging
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from onepiece.bundle import Bundle
-from onepiece.errors import BundleCorrupt, InvalidInput, NotFound, OutputExists, StorageFull
+from onepiece.bundle import Bundle, new_folder, write_durably
+from onepiece.errors import BundleCorrupt, InvalidInput, NotFound
 from onepiece.index.faiss_index import FaissIndex
 from onepiece.index.recipe import IndexRecipe
 from onepiece.index.search import VectorIndex
@@ -36,7 +30,7 @@ _ITEM_IDS = "item_ids.json"
 _MANIFEST = "index.json"
 
 
-class _Manifest(BaseModel):
+class IndexManifest(BaseModel):
     """What `index.json` says."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -91,17 +85,21 @@ def write_index(
         )
     recipe = recipe or IndexRecipe()
     index = FaissIndex.from_vectors(vectors_ND, recipe)
-    with _new_folder(out) as folder:
-        index.write(folder / _VECTORS)
-        (folder / _ITEM_IDS).write_text(json.dumps(item_ids), encoding="utf-8")
-        manifest = _Manifest(
-            bundle_version=bundle_version,
-            num_items=index.num_items,
-            num_dimensions=index.num_dimensions,
-            recipe=recipe,
-            sha256={name: _sha256(folder / name) for name in (_VECTORS, _ITEM_IDS)},
-        )
-        (folder / _MANIFEST).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
+    payloads = {
+        _VECTORS: index.to_bytes(),
+        _ITEM_IDS: json.dumps(item_ids, ensure_ascii=True).encode(),
+    }
+    manifest = IndexManifest(
+        bundle_version=bundle_version,
+        num_items=index.num_items,
+        num_dimensions=index.num_dimensions,
+        recipe=recipe,
+        sha256={name: _sha256(payload) for name, payload in payloads.items()},
+    )
+    with new_folder(out) as folder:
+        for name, payload in payloads.items():
+            write_durably(folder / name, payload)
+        write_durably(folder / _MANIFEST, manifest.model_dump_json(indent=1).encode())
     log.info("index written", extra={"path": str(out), "num_items": index.num_items})
     return ItemIndex(item_ids=item_ids, vectors=index, bundle_version=bundle_version)
 
@@ -114,29 +112,39 @@ def open_index(folder: Path, *, bundle_version: str) -> ItemIndex:
         BundleCorrupt: A file is missing or differs from its recorded hash.
         InvalidInput: It was built from another bundle.
     """
+    manifest = check_index(folder, bundle_version=bundle_version)
+    payloads = {
+        name: _verified(folder / name, manifest.sha256.get(name, ""))
+        for name in (_VECTORS, _ITEM_IDS)
+    }
+    return ItemIndex(
+        item_ids=tuple(json.loads(payloads[_ITEM_IDS])),
+        vectors=FaissIndex.from_bytes(payloads[_VECTORS], manifest.recipe),
+        bundle_version=manifest.bundle_version,
+    )
+
+
+def check_index(folder: Path, *, bundle_version: str) -> IndexManifest:
+    """Reads an index's manifest and checks that it is of the bundle, without loading the index.
+
+    Raises:
+        NotFound: There is no index.
+        BundleCorrupt: The manifest is none.
+        InvalidInput: It was built from another bundle.
+    """
     manifest = _read_manifest(folder)
     if manifest.bundle_version != bundle_version:
         raise InvalidInput(
             f"index {folder} was built from bundle {manifest.bundle_version}, not from "
             f"{bundle_version}; build one: onepiece index build --bundle BUNDLE --out DIR"
         )
-    for name, recorded in manifest.sha256.items():
-        path = folder / name
-        if not path.is_file() or _sha256(path) != recorded:
-            raise BundleCorrupt(
-                f"{path} is missing or differs from the hash in {_MANIFEST}; build the index again"
-            )
-    return ItemIndex(
-        item_ids=tuple(json.loads((folder / _ITEM_IDS).read_text(encoding="utf-8"))),
-        vectors=FaissIndex.read(folder / _VECTORS, manifest.recipe),
-        bundle_version=manifest.bundle_version,
-    )
+    return manifest
 
 
-def _read_manifest(folder: Path) -> _Manifest:
+def _read_manifest(folder: Path) -> IndexManifest:
     path = folder / _MANIFEST
     try:
-        return _Manifest.model_validate_json(path.read_bytes())
+        return IndexManifest.model_validate_json(path.read_bytes())
     except FileNotFoundError as error:
         raise NotFound(
             f"{folder} holds no index ({_MANIFEST} is missing); build one: "
@@ -149,27 +157,15 @@ def _read_manifest(folder: Path) -> _Manifest:
         ) from error
 
 
-@contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
-    """Gives a folder to fill, which becomes `out` once filled and is removed if that fails."""
-    if out.exists():
-        raise OutputExists(f"{out} exists; results are never overwritten: give another --out")
-    partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
-    try:
-        partial.mkdir(parents=True)
-        yield partial
-        partial.rename(out)
-    except (OSError, RuntimeError) as error:
-        # FAISS reports a failed write as RuntimeError, with the system's words in it.
-        if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
-            raise StorageFull(
-                f"no room to write {out}; nothing is left of it: free some space and try again"
-            ) from error
-        raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+def _verified(path: Path, recorded: str) -> bytes:
+    """Reads a file whose hash is the recorded one; FAISS parses nothing else."""
+    payload = path.read_bytes() if path.is_file() else b""
+    if _sha256(payload) != recorded:
+        raise BundleCorrupt(
+            f"{path} is missing or differs from the hash in {_MANIFEST}; build the index again"
+        )
+    return payload
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _sha256(payload: bytes) -> str:
+    return hashlib.sha256(payload).hexdigest()

@@ -8,7 +8,6 @@ at most `exact_below` items is scored exactly over just these; only larger sets 
 #                 N = items of the index, A = items that one request may get.
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import faiss
@@ -55,13 +54,14 @@ class FaissIndex:
         return cls(index, recipe)
 
     @classmethod
-    def read(cls, path: Path, recipe: IndexRecipe) -> "FaissIndex":
-        """Reads a file that `write` wrote; its hash is for the caller to check first."""
-        return cls(_faiss.read_index(str(path)), recipe)
+    def from_bytes(cls, payload: bytes, recipe: IndexRecipe) -> "FaissIndex":
+        """Reads what `to_bytes` wrote; its hash is for the caller to check first."""
+        return cls(_faiss.deserialize_index(np.frombuffer(payload, dtype=np.uint8)), recipe)
 
-    def write(self, path: Path) -> None:
-        """Writes the index as one file."""
-        _faiss.write_index(self._index, str(path))
+    def to_bytes(self) -> bytes:
+        """Writes the index in FAISS's own file format."""
+        payload: bytes = _faiss.serialize_index(self._index).tobytes()
+        return payload
 
     @property
     def num_items(self) -> int:

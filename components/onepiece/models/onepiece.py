@@ -71,9 +71,7 @@ class OnePiece(nn.Module):
         attributes_BTA = self._attributes_of(context.item_rows_BT)
         attributes_BSA = nn.functional.pad(attributes_BTA, (0, 0, 0, NUM_DESCRIPTORS))
         mask_BS = nn.functional.pad(context.kinds_BT != 0, (0, NUM_DESCRIPTORS), value=True)
-        encoded = self.backbone.encode(
-            rows_BSD, attributes_BSA, mask_BS, num_read=NUM_DESCRIPTORS
-        )
+        encoded = self.backbone.encode(rows_BSD, attributes_BSA, mask_BS, num_read=NUM_DESCRIPTORS)
         return ContextEncoding(rows_BSD, attributes_BSA, encoded)
 
     def user_vectors(self, encoding: ContextEncoding) -> Tensor:

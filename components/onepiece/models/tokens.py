@@ -139,6 +139,4 @@ class Tokens(nn.Module):
 
 def _mlp(num_in: int, num_out: int) -> nn.Sequential:
     """Two linear maps with a bend between them."""
-    return nn.Sequential(
-        nn.Linear(num_in, 2 * num_out), nn.GELU(), nn.Linear(2 * num_out, num_out)
-    )
+    return nn.Sequential(nn.Linear(num_in, 2 * num_out), nn.GELU(), nn.Linear(2 * num_out, num_out))

@@ -9,7 +9,7 @@ import httpx
 
 from onepiece import errors
 from onepiece.errors import DeadlineExceeded, OnePieceError, Unavailable
-from onepiece.serving.grpc_app import (
+from onepiece.serving.messages import (
     ERROR_CODE,
     SERVICE_NAME,
     answer_of_message,
@@ -17,13 +17,15 @@ from onepiece.serving.grpc_app import (
 )
 from onepiece.serving.onepiece_pb2 import Answer as AnswerMessage
 from onepiece.serving.schemas import (
+    PRE_RANK,
+    RECOMMEND,
+    RETRIEVE,
     Answer,
     AnyRequest,
     PreRankRequest,
     RecommendRequest,
     RetrieveRequest,
 )
-from onepiece.serving.service import PRE_RANK, RECOMMEND, RETRIEVE
 
 DEFAULT_TIMEOUT_S = 5.0
 """Chosen here: above the server's own deadline, so that its reason arrives."""

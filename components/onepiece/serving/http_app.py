@@ -13,6 +13,9 @@ from onepiece.errors import OnePieceError, PayloadTooLarge
 from onepiece.serving.recipe import ServingRecipe
 from onepiece.serving.schemas import (
     MAX_BODY_BYTES,
+    PRE_RANK,
+    RECOMMEND,
+    RETRIEVE,
     Answer,
     AnyRequest,
     PreRankRequest,
@@ -20,7 +23,7 @@ from onepiece.serving.schemas import (
     RetrieveRequest,
     parse_json,
 )
-from onepiece.serving.service import PRE_RANK, RECOMMEND, RETRIEVE, Service
+from onepiece.serving.service import Service
 
 log = logging.getLogger(__name__)
 
@@ -66,18 +69,18 @@ class ModelInfo(BaseModel):
     serving_recipe: ServingRecipe
 
 
-def create_app(service: Service, *, warm_up_requests: tuple[AnyRequest, ...] = ()) -> FastAPI:
+def create_app(service: Service, *, warm_up: AnyRequest) -> FastAPI:
     """Builds the REST application.
 
     Args:
         service: What answers.
-        warm_up_requests: Answered before the first caller's request; only then it is ready.
+        warm_up: Answered before the first caller's request; only then it is ready.
     """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         if not service.is_ready:
-            await service.warm_up(warm_up_requests)
+            await service.warm_up(warm_up)
         yield
 
     app = FastAPI(title="OnePiece", version="1", lifespan=lifespan)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,7 +59,7 @@ class Shelves:
     def __init__(self, tables: ItemTables, index: ItemIndex) -> None:
         self._tables = tables
         self._row_of_item = {item_id: row for row, item_id in enumerate(index.item_ids)}
-        self._last: tuple[tuple[str, ...], NDArray[np.int64]] | None = None
+        self._rows_of_table: WeakKeyDictionary[ItemTable, NDArray[np.int64]] = WeakKeyDictionary()
 
     def at(self, *, store_id: str, query_id: str, as_of_ms: int) -> Shelf:
         """Finds what a store offers for a query as of an instant.
@@ -71,14 +72,16 @@ class Shelves:
             table=table,
             store_id=store_id,
             category_id=table.category_of_query(query_id),
-            index_rows=self._index_rows(table.item_ids),
+            index_rows=self._index_rows(table),
         )
 
-    def _index_rows(self, item_ids: tuple[str, ...]) -> NDArray[np.int64]:
-        """Maps rows of a table to rows of the index; kept while tables list the same items."""
-        last = self._last
-        if last is None or (last[0] is not item_ids and last[0] != item_ids):
+    def _index_rows(self, table: ItemTable) -> NDArray[np.int64]:
+        """Maps rows of a table to rows of the index; kept as long as the table is."""
+        rows = self._rows_of_table.get(table)
+        if rows is None:
             row_of = self._row_of_item
-            rows = [row_of.get(item_id, UNKNOWN_ITEM) for item_id in item_ids]
-            last = self._last = (item_ids, np.array(rows, dtype=np.int64))
-        return last[1]
+            rows = np.array(
+                [row_of.get(item_id, UNKNOWN_ITEM) for item_id in table.item_ids], dtype=np.int64
+            )
+            self._rows_of_table[table] = rows
+        return rows

@@ -45,7 +45,7 @@ class ServingModel:
 
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
-        self._model = bundle.model.eval()
+        self._model = bundle.model
         self._recipe = bundle.recipe
 
     @property

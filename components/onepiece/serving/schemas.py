@@ -20,6 +20,10 @@ from onepiece.errors import InvalidRequest, OnePieceError, PayloadTooLarge
 from onepiece.events.catalogue import normalise_query
 from onepiece.events.schema import Identifier, Instant
 
+RETRIEVE = "retrieve"
+PRE_RANK = "prerank"
+RECOMMEND = "recommend"
+"""Methods, as in REST's paths and in the metrics."""
 MAX_CANDIDATES = 1_000
 """Items in one pre-rank request; chosen here: a cascade hands on a few hundred (OnePiece 2)."""
 MAX_COUNT = 1_000
@@ -27,6 +31,7 @@ MAX_COUNT = 1_000
 MAX_BODY_BYTES = 1_048_576
 """1 MiB, chosen here: 1,000 candidates with the longest ids allowed need a seventh of it."""
 
+_NO_CONTROL = "An id holds no control characters, such as a newline"
 _SHOWN_CHARACTERS = 80
 _SHOWN_ERRORS = 5
 
@@ -191,7 +196,8 @@ def _explain(error: ValidationError) -> OnePieceError:
     for detail in details[:_SHOWN_ERRORS]:
         where = ascii(".".join(str(step) for step in detail["loc"]))[1:-1] or "request"
         given = "" if detail["type"] == "missing" else f" (given {_shown(detail.get('input'))})"
-        parts.append(f"{where[:_SHOWN_CHARACTERS]}: {_ascii(detail['msg'])}{given}")
+        said = _NO_CONTROL if detail["type"] == "string_pattern_mismatch" else detail["msg"]
+        parts.append(f"{where[:_SHOWN_CHARACTERS]}: {_ascii(said)}{given}")
     if len(details) > _SHOWN_ERRORS:
         parts.append(f"and {len(details) - _SHOWN_ERRORS} more")
     is_instant = any(detail["loc"][-1:] == ("as_of_ms",) for detail in details)

@@ -20,10 +20,6 @@ from onepiece.telemetry import SERVING_BATCH_REQUESTS, SERVING_ERRORS, SERVING_L
 
 log = logging.getLogger(__name__)
 
-RETRIEVE = "retrieve"
-PRE_RANK = "prerank"
-RECOMMEND = "recommend"
-
 
 def read_clock_ms() -> int:
     """Reads the wall clock, Unix ms; only a door to the outside may."""
@@ -70,10 +66,9 @@ class Service:
         """Whether a warm-up request has been answered."""
         return self._is_ready
 
-    async def warm_up(self, requests: Sequence[AnyRequest]) -> None:
-        """Answers real requests once, so that the first caller finds everything loaded."""
-        for request in requests:
-            await self._answer(request)
+    async def warm_up(self, request: AnyRequest) -> None:
+        """Answers a real request, so that the first caller finds everything loaded."""
+        await self._answer(request)
         self._is_ready = True
 
     async def answer(self, method: str, read_request: Callable[[], AnyRequest]) -> Answer:

@@ -86,7 +86,9 @@ def make_shop(
         user_id = f"user-{number:04}"
         appetite = float(rng.gamma(2.0, 0.5))
         arms = dict(assignment.arms_of(user_id))
-        chance = min(0.95, 0.25 * float(np.prod([1 + lifts.get(arm, 0.0) for arm in arms.values()])))
+        chance = min(
+            0.95, 0.25 * float(np.prod([1 + lifts.get(arm, 0.0) for arm in arms.values()]))
+        )
         for visit in range(int(rng.poisson(4 * appetite))):
             at_ms = LIVE_FROM_MS - int(rng.integers(1, 28 * DAY_MS))
             line = OrderLine(item_id=ITEMS[0], quantity=1, unit_price=float(rng.gamma(3.0, 3.0)))

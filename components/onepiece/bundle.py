@@ -1,0 +1,254 @@
+"""The bundle: what training hands to index and serving, as JSON and safetensors only.
+
+A bundle is a folder of four files: `weights.safetensors`, `recipe.json`, `vocabulary.json` and
+`manifest.json`. The manifest has the SHA-256 of each other file; the version is the SHA-256 of
+the manifest without it. So equal bundles have equal versions, and nothing in one can change
+unnoticed. Nothing is unpickled, and a file that is not listed is refused.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as dump_tensors
+
+from onepiece.context.recipe import ContextRecipe
+from onepiece.context.vocabulary import Vocabulary
+from onepiece.errors import BundleCorrupt, InvalidInput, NotFound, OutputExists, StorageFull
+from onepiece.features.schema import FEATURE_SERVICE, feature_schema_digest
+from onepiece.models.onepiece import OnePiece
+from onepiece.models.recipe import OnePieceRecipe
+
+MANIFEST = "manifest.json"
+_WEIGHTS, _RECIPE, _VOCABULARY = "weights.safetensors", "recipe.json", "vocabulary.json"
+_FILES = (_RECIPE, _VOCABULARY, _WEIGHTS)
+_NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+
+Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+"""What JSON can hold."""
+
+
+class BundleRecipe(BaseModel):
+    """What shapes the model's input and the model; serving has no other place to read it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    context: ContextRecipe = Field(
+        default_factory=ContextRecipe, description="What the context holds."
+    )
+    model: OnePieceRecipe = Field(
+        default_factory=OnePieceRecipe, description="What the model is made of."
+    )
+
+
+class Manifest(BaseModel):
+    """`manifest.json`: what the bundle is, and the hashes of its files."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: int = Field(1, ge=1, le=1, description="Format of the bundle; this code reads 1.")
+    version: str = Field(
+        "", description="SHA-256 of this manifest with an empty version, in hexadecimal."
+    )
+    files: dict[str, str] = Field(description="File -> SHA-256 of its bytes, in hexadecimal.")
+    feature_service: str = Field(description="Feature service that the model was trained on.")
+    feature_schema_digest: str = Field(description="Digest of the feature table at training.")
+    metrics: dict[str, float] = Field(description="Metrics on the validation days.")
+    provenance: dict[str, Json] = Field(description="How it was trained; nothing of the machine.")
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A loaded bundle."""
+
+    version: str
+    """SHA-256 over everything in it."""
+    recipe: BundleRecipe
+    vocabulary: Vocabulary
+    model: OnePiece
+    """In evaluation mode, on the CPU."""
+    feature_service: str
+    feature_schema_digest: str
+    metrics: Mapping[str, float]
+    provenance: Mapping[str, Json]
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Yields a temporary folder beside `folder` and renames it to `folder` when all went well.
+
+    Raises:
+        OutputExists: `folder` is there already.
+        StorageFull: No room; the temporary folder is gone and nothing else was touched.
+    """
+    if folder.exists():
+        raise OutputExists(f"{folder} exists; results are never overwritten, name a new folder")
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        yield temporary
+        temporary.rename(folder)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise StorageFull(
+            f"no room to write {folder}: {error.strerror}; nothing half-written is left, free "
+            "some space and run again"
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_durably(path: Path, payload: bytes) -> None:
+    """Writes a whole file and waits until it is on disk."""
+    with path.open("wb") as file:
+        file.write(payload)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def save_bundle(
+    folder: Path,
+    *,
+    model: OnePiece,
+    recipe: BundleRecipe,
+    vocabulary: Vocabulary,
+    metrics: Mapping[str, float],
+    provenance: Mapping[str, Json],
+) -> str:
+    """Writes a bundle to a new folder, whole or not at all.
+
+    Returns:
+        Its version.
+
+    Raises:
+        OutputExists: The folder is there already.
+        StorageFull: No room; nothing half-written is left.
+    """
+    payloads = {
+        _WEIGHTS: dump_tensors(
+            {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+        ),
+        _RECIPE: _dump_json(recipe.model_dump(mode="json")),
+        _VOCABULARY: vocabulary.to_json().encode(),
+    }
+    manifest = Manifest(
+        format=1,
+        files={name: hashlib.sha256(payload).hexdigest() for name, payload in payloads.items()},
+        feature_service=FEATURE_SERVICE,
+        feature_schema_digest=feature_schema_digest(),
+        metrics=dict(metrics),
+        provenance=dict(provenance),
+    )
+    manifest = manifest.model_copy(update={"version": _version_of(manifest)})
+    with new_folder(folder) as temporary:
+        for name, payload in payloads.items():
+            write_durably(temporary / name, payload)
+        write_durably(temporary / MANIFEST, _dump_json(manifest.model_dump(mode="json")))
+    return manifest.version
+
+
+def load_bundle(folder: Path) -> Bundle:
+    """Reads and verifies a bundle.
+
+    Raises:
+        NotFound: There is no bundle at `folder`.
+        BundleCorrupt: A file is missing, unknown, or differs from its recorded hash.
+        InvalidInput: The bundle was trained on another feature schema than this code has.
+    """
+    manifest = read_manifest(folder)
+    payloads = {name: _verified(folder, name, manifest.files[name]) for name in _FILES}
+    try:
+        recipe = BundleRecipe.model_validate_json(payloads[_RECIPE])
+        vocabulary = Vocabulary.from_json(payloads[_VOCABULARY].decode())
+        model = OnePiece(recipe.model, context=recipe.context, vocabulary=vocabulary)
+        model.load_state_dict(load_tensors(payloads[_WEIGHTS]))
+    except (ValidationError, InvalidInput, SafetensorError, RuntimeError) as error:
+        raise BundleCorrupt(
+            f"the files of {folder} have the recorded hashes but do not fit this code: {error}; "
+            "train the bundle again"
+        ) from error
+    return Bundle(
+        version=manifest.version,
+        recipe=recipe,
+        vocabulary=vocabulary,
+        model=model.eval(),
+        feature_service=manifest.feature_service,
+        feature_schema_digest=manifest.feature_schema_digest,
+        metrics=manifest.metrics,
+        provenance=manifest.provenance,
+    )
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Reads the manifest and checks it, the list of files and the feature schema.
+
+    Raises:
+        NotFound: There is no bundle at `folder`.
+        BundleCorrupt: The manifest was changed, or files are missing or unknown.
+        InvalidInput: The bundle was trained on another feature schema than this code has.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise NotFound(f"no bundle at {folder}: {MANIFEST} is missing; give a bundle's folder")
+    try:
+        manifest = Manifest.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise BundleCorrupt(
+            f"{path} is not a manifest ({error.error_count()} errors); fetch the bundle again"
+        ) from error
+    if manifest.version != _version_of(manifest):
+        raise BundleCorrupt(
+            f"{path} says version {manifest.version[:12]} but its contents hash to "
+            f"{_version_of(manifest)[:12]}; fetch the bundle again"
+        )
+    _check_names(folder, manifest)
+    if manifest.feature_schema_digest != feature_schema_digest():
+        raise InvalidInput(
+            f"the bundle at {folder} was trained on feature schema "
+            f"{manifest.feature_schema_digest[:12]}, this code has "
+            f"{feature_schema_digest()[:12]}; train it again or run the code it was made with"
+        )
+    return manifest
+
+
+def _check_names(folder: Path, manifest: Manifest) -> None:
+    """Allows exactly the files of the format: a pickle beside them is refused, not ignored."""
+    allowed = {*_FILES, MANIFEST}
+    found = {path.name for path in folder.iterdir()}
+    for name in sorted(found ^ allowed | set(manifest.files) ^ set(_FILES)):
+        problem = "is missing" if name in allowed else "does not belong in a bundle"
+        raise BundleCorrupt(
+            f"{folder / name} {problem}; a bundle is exactly {sorted(allowed)}, fetch it again"
+        )
+
+
+def _verified(folder: Path, name: str, expected: str) -> bytes:
+    payload = (folder / name).read_bytes()
+    digest = hashlib.sha256(payload).hexdigest()
+    if digest != expected:
+        raise BundleCorrupt(
+            f"{folder / name} has SHA-256 {digest[:12]}, the manifest says {expected[:12]}; "
+            "fetch the bundle again"
+        )
+    return payload
+
+
+def _version_of(manifest: Manifest) -> str:
+    unnamed = manifest.model_copy(update={"version": ""})
+    return hashlib.sha256(_dump_json(unnamed.model_dump(mode="json"))).hexdigest()
+
+
+def _dump_json(document: object) -> bytes:
+    """Writes canonical JSON: equal documents give equal bytes."""
+    return json.dumps(document, sort_keys=True, indent=1, allow_nan=False).encode()

@@ -1,0 +1,179 @@
+"""The batch path: computes the offline rows of the feature views from the event log.
+
+Histories come from the same `replay_histories` and anchors from the same `AnchorLedger` as the
+online values, and both become rows by the same code (`view_rows.py`).
+"""
+
+import errno
+import logging
+import shutil
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import mkdtemp
+
+import pyarrow.parquet as pq
+
+from onepiece.errors import OutputExists, StorageFull
+from onepiece.events.anchors import AnchorLedger, AnchorRecipe
+from onepiece.events.catalogue import Catalogue
+from onepiece.events.history import HistoryRecipe, HistoryUpdate, replay_histories
+from onepiece.events.log import EventLog, Record
+from onepiece.features.schema import DAY_MS, ITEM_VIEW, SERVICE_VIEWS
+from onepiece.features.store import UserProfile
+from onepiece.features.view_rows import (
+    ViewRow,
+    history_rows,
+    offline_schema,
+    offline_table,
+    profile_rows,
+    query_rows,
+)
+
+log = logging.getLogger(__name__)
+
+MAX_RECORDS = 10_000
+"""Records read from the log at once; chosen here: about 10 MB of events."""
+MAX_PENDING_ROWS = 5_000
+"""Rows of a view in memory before they are written; chosen here: about 30 MB of histories."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackfillResult:
+    """How many rows of each view were written."""
+
+    num_rows: Mapping[str, int]
+
+
+def backfill(
+    event_log: EventLog,
+    catalogue: Catalogue,
+    *,
+    history_recipe: HistoryRecipe,
+    anchor_recipe: AnchorRecipe,
+    from_ms: int,
+    to_ms: int,
+    out: Path,
+    profiles: Mapping[str, UserProfile] | None = None,
+    user_ids: Collection[str] | None = None,
+) -> BackfillResult:
+    """Writes one parquet file a view, as needed to answer requests in [from_ms, to_ms].
+
+    Histories have a row for every change in that time, and each key's last one before it.
+    Anchors have rows of every midnight (UTC) in that time and of the last one before it, as the
+    daily batch makes them. Profiles are available since ever.
+
+    Args:
+        event_log: The log; only events received before `to_ms` are read from it.
+        catalogue: Says which category an item is in.
+        history_recipe: Bounds of the histories; the same as the history consumer's.
+        anchor_recipe: How anchors are counted; the same as the daily batch's.
+        from_ms: First instant that will be asked for.
+        to_ms: Last instant that will be asked for.
+        out: Folder for the files: new, or empty as `FeastStore.create` leaves it.
+        profiles: User id -> profile.
+        user_ids: Users whose histories are needed; None for all. Anchors count everybody.
+
+    Raises:
+        OutputExists: `out` holds something already.
+        StorageFull: No room; nothing is left behind.
+    """
+    if out.exists() and any(out.iterdir()):
+        raise OutputExists(
+            f"{out} holds files already; results are never overwritten: give a new folder or "
+            "move it away"
+        )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        anchors = AnchorLedger(anchor_recipe)
+        with _ViewWriter(partial) as writer:
+            for partition in range(event_log.num_partitions):
+                records = _records(event_log, partition, anchors, to_ms=to_ms, user_ids=user_ids)
+                updates = replay_histories(records, catalogue.category_of, recipe=history_recipe)
+                _write_histories(writer, updates, from_ms=from_ms)
+            for day_start_ms in range(from_ms - from_ms % DAY_MS, to_ms + 1, DAY_MS):
+                writer.write(query_rows(anchors.compute(day_start_ms)))
+            writer.write(profile_rows(profiles or {}, available_at_ms=0))
+        partial.chmod(0o755)
+        partial.rename(out)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise StorageFull(
+                f"no room for {out}; nothing was kept: free some space and run again"
+            ) from error
+        raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    log.info("features backfilled", extra={"num_rows": writer.num_rows})
+    return BackfillResult(writer.num_rows)
+
+
+class _ViewWriter:
+    """Writes rows of all views, each into its own parquet file, some thousands at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        views = (*SERVICE_VIEWS, ITEM_VIEW)
+        self._pending: dict[str, list[ViewRow]] = {view: [] for view in views}
+        self._files = {
+            view: pq.ParquetWriter(
+                folder / f"{view}.parquet", offline_schema(view), compression="zstd"
+            )
+            for view in views
+        }
+        self.num_rows = dict.fromkeys(views, 0)
+
+    def __enter__(self) -> "_ViewWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for view, file in self._files.items():
+            self._flush(view)
+            file.close()
+
+    def write(self, rows_by_view: Mapping[str, list[ViewRow]]) -> None:
+        """Adds rows, in any order."""
+        for view, rows in rows_by_view.items():
+            self._pending[view] += rows
+            self.num_rows[view] += len(rows)
+            if len(self._pending[view]) >= MAX_PENDING_ROWS:
+                self._flush(view)
+
+    def _flush(self, view: str) -> None:
+        if self._pending[view]:
+            self._files[view].write_table(offline_table(view, self._pending[view]))
+            self._pending[view].clear()
+
+
+def _write_histories(
+    writer: _ViewWriter, updates: Iterator[HistoryUpdate], *, from_ms: int
+) -> None:
+    """Writes the rows of one partition: those from `from_ms` on, and each key's last before."""
+    before: dict[tuple[str, tuple[str, ...]], ViewRow] = {}
+    for update in updates:
+        rows_by_view = history_rows([update])
+        if update.available_at_ms >= from_ms:
+            writer.write(rows_by_view)
+            continue
+        for view, rows in rows_by_view.items():
+            before.update({(view, row.key): row for row in rows})
+    for (view, _), row in before.items():
+        writer.write({view: [row]})
+
+
+def _records(
+    event_log: EventLog,
+    partition: int,
+    anchors: AnchorLedger,
+    *,
+    to_ms: int,
+    user_ids: Collection[str] | None,
+) -> Iterator[Record]:
+    """Reads a partition once, for the anchors (all users) and for the histories (those asked)."""
+    wanted = None if user_ids is None else frozenset(user_ids)
+    offset = 0
+    while records := event_log.read(partition, offset, max_records=MAX_RECORDS):
+        offset = records[-1].position.offset + 1
+        past = [record for record in records if record.event.received_at_ms < to_ms]
+        anchors.append([record.event for record in past])
+        yield from (r for r in past if wanted is None or r.event.user_id in wanted)

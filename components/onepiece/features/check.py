@@ -1,0 +1,83 @@
+"""Compares the online store with the batch path: are the histories what the log says?"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from onepiece.events.history import HISTORY_GROUP, HistoryRecipe, replay_histories
+from onepiece.events.log import EventLog, Record
+from onepiece.features.memory_store import MemoryStore
+from onepiece.features.store import OnlineStore, SignalKey
+
+MAX_RECORDS = 10_000
+"""Records read from the log at once."""
+MAX_KEYS = 1_000
+"""Keys compared at once; chosen here: some 10 MB of histories."""
+MAX_EXAMPLES = 5
+"""Mismatches named in the result."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """What a comparison found."""
+
+    num_users: int
+    num_keys: int
+    """Pairs of a user and a category, and users without any category."""
+    num_mismatches: int
+    examples: tuple[str, ...]
+    """The first few mismatches, as "user / category: which part"."""
+
+
+def check_histories(
+    event_log: EventLog,
+    store: OnlineStore,
+    *,
+    category_of: Mapping[str, str],
+    recipe: HistoryRecipe,
+    group: str = HISTORY_GROUP,
+) -> CheckResult:
+    """Replays the log up to the consumer's committed offsets and compares every history.
+
+    Args:
+        event_log: The log, with the offsets of the history consumer; it should be at rest.
+        store: What the consumer wrote to.
+        category_of: Item id -> category id, as the consumer has it.
+        recipe: Bounds of the histories, as the consumer has them.
+        group: Group of the consumer.
+    """
+    expected = MemoryStore()
+    categories: dict[str, set[str]] = {}
+    newest_ms = 0
+    for partition, end in enumerate(event_log.committed(group)):
+        records = _records_until(event_log, partition, end)
+        for update in replay_histories(records, category_of, recipe=recipe):
+            expected.write_histories([update])
+            categories.setdefault(update.user_id, set()).update(update.memories)
+            newest_ms = max(newest_ms, update.available_at_ms)
+    keys = [
+        SignalKey(user_id, "", category_id, newest_ms)
+        for user_id, known in sorted(categories.items())
+        for category_id in sorted(known or {""})
+    ]
+    mismatches: list[str] = []
+    for first in range(0, len(keys), MAX_KEYS):
+        chunk = keys[first : first + MAX_KEYS]
+        for key, wanted, found in zip(chunk, expected.read(chunk), store.read(chunk), strict=True):
+            for part in ("recent", "memory"):
+                if getattr(wanted, part) != getattr(found, part):
+                    mismatches.append(f"{key.user_id} / {key.category_id}: {part}")
+                    break
+    return CheckResult(
+        len(categories), len(keys), len(mismatches), tuple(mismatches[:MAX_EXAMPLES])
+    )
+
+
+def _records_until(event_log: EventLog, partition: int, end: int) -> Iterator[Record]:
+    offset = 0
+    while offset < end:
+        records = event_log.read(partition, offset, max_records=min(MAX_RECORDS, end - offset))
+        if not records:
+            return
+        offset = records[-1].position.offset + 1
+        # Offsets may have gaps, so the last records may lie beyond `end`.
+        yield from (record for record in records if record.position.offset < end)

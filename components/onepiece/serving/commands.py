@@ -1,0 +1,79 @@
+"""The verbs of `onepiece serving`."""
+
+import argparse
+import json
+import os
+import signal
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+_DESCRIPTION = "Serve Retrieve, PreRank and Recommend over REST and gRPC until stopped."
+
+
+def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Registers `ray`."""
+    ray = subparsers.add_parser(
+        "ray",
+        help=_DESCRIPTION,
+        description=_DESCRIPTION + " It starts its own Ray cluster on this machine and leaves no "
+        "process behind. Settings come from ONEPIECE_SERVING_* (serving/settings.py).",
+        epilog="example: onepiece serving ray --bundle runs/bundle --index runs/index "
+        "--store runs/store --item-tables runs/item-tables",
+    )
+    for name, text in (
+        ("bundle", "folder of the bundle"),
+        ("index", "folder of the index built from it"),
+        ("store", "folder of the Feast store"),
+        ("item-tables", "folder of the item tables"),
+    ):
+        ray.add_argument(f"--{name}", type=Path, required=True, help=text)
+    ray.add_argument("--recipe", type=Path, help="YAML of serving/recipe.py (default: its own)")
+    ray.add_argument("--host", default="127.0.0.1", help="interface (default %(default)s)")
+    ray.add_argument("--http-port", type=int, default=8000, help="REST (default %(default)s)")
+    ray.add_argument("--grpc-port", type=int, default=9000, help="gRPC (default %(default)s)")
+    ray.add_argument("--replicas", type=int, default=1, help="processes (default %(default)s)")
+    ray.add_argument("--json", action="store_true", help="print the ready line as JSON")
+    ray.set_defaults(run=_run_ray)
+
+
+def _run_ray(args: argparse.Namespace) -> int:
+    from onepiece.serving.load import ServingPaths, check_paths
+    from onepiece.serving.ray_environment import Addresses, check_ports, ray_environment
+    from onepiece.serving.recipe import ServingRecipe, read_serving_recipe
+    from onepiece.serving.settings import read_settings
+
+    settings = read_settings(os.environ)
+    recipe = read_serving_recipe(args.recipe) if args.recipe else ServingRecipe()
+    folders = (args.bundle, args.index, args.store, args.item_tables)
+    paths = ServingPaths(*(folder.resolve() for folder in folders))
+    check_paths(paths)
+    addresses = Addresses(args.host, args.http_port, args.grpc_port, args.replicas)
+    check_ports(addresses)
+    stopped = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopped.set())
+    # A short path: Ray's sockets below it may have 107 characters at most.
+    with tempfile.TemporaryDirectory(prefix="op-", ignore_cleanup_errors=True) as folder:
+        os.environ.update(ray_environment(Path(folder)))
+        from onepiece.serving.ray_app import serve_until
+
+        serve_until(
+            stopped,
+            paths,
+            addresses=addresses,
+            settings=settings,
+            recipe=recipe,
+            folder=Path(folder),
+            on_ready=lambda: _say_ready(addresses.http_url, addresses.grpc_target, args.json),
+        )
+    return 0
+
+
+def _say_ready(http_url: str, grpc_target: str, is_json: bool) -> None:
+    if is_json:
+        sys.stdout.write(json.dumps({"http_url": http_url, "grpc_target": grpc_target}) + "\n")
+    else:
+        sys.stdout.write(f"ready: REST {http_url}, gRPC {grpc_target} (stop with Ctrl-C)\n")
+    sys.stdout.flush()

@@ -1,0 +1,67 @@
+"""The demo's recipe: one small YAML file a profile, which lists only what differs."""
+
+from importlib import resources
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from onepiece.errors import InvalidRecipe, NotFound
+from onepiece.events.anchors import AnchorRecipe
+from onepiece.events.history import HistoryRecipe
+from onepiece.features.item_table import ItemTableRecipe
+from onepiece.serving.recipe import ServingRecipe
+from onepiece.simulation.recipe import LoggingPolicyRecipe, ReplayRecipe, ShopperRecipe
+
+PROFILES = ("quick", "demo", "full")
+
+
+class DemoRecipe(BaseModel):
+    """Everything that changes the demo's numbers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    replay: ReplayRecipe = Field(ReplayRecipe(), description="Who shops, and when.")
+    shopper: ShopperRecipe = Field(ShopperRecipe(), description="How they browse.")
+    logging_policy: LoggingPolicyRecipe = Field(
+        LoggingPolicyRecipe(), description="How the policy of the logging weeks explores."
+    )
+    history: HistoryRecipe = Field(HistoryRecipe(), description="Bounds of the histories.")
+    item_table: ItemTableRecipe = Field(
+        ItemTableRecipe(), description="Windows of the item statistics."
+    )
+    anchors: AnchorRecipe = Field(AnchorRecipe(), description="How anchors are chosen.")
+    training: str = Field(
+        "complete_journey_joint",
+        pattern=r"^[a-z0-9_]+$",
+        description="Name of the training recipe in ray_jobs/recipes.",
+    )
+    serving: ServingRecipe = Field(ServingRecipe(), description="Candidates and score fusion.")
+    num_partitions: int = Field(4, ge=1, le=64, description="Partitions of the event log.")
+    num_replay_processes: int = Field(
+        2, ge=1, le=64, description="Processes that replay the counterfactual cells."
+    )
+
+
+def load_profile(name: str) -> DemoRecipe:
+    """Reads a profile by name, or a recipe of one's own by path.
+
+    Raises:
+        NotFound: Neither a profile nor a file.
+        InvalidRecipe: Not YAML, an unknown key, or a value out of bounds.
+    """
+    if name in PROFILES:
+        text = (resources.files("onepiece.simulation") / "profiles" / f"{name}.yaml").read_text()
+    else:
+        path = Path(name)
+        if not path.is_file():
+            raise NotFound(
+                f"no profile {name!r}; give one of {', '.join(PROFILES)}, or a YAML file's path"
+            )
+        text = path.read_text()
+    try:
+        return DemoRecipe.model_validate(yaml.safe_load(text) or {})
+    except yaml.YAMLError as error:
+        raise InvalidRecipe(f"{name} is not YAML: {error}") from error
+    except ValidationError as error:
+        raise InvalidRecipe(f"{name} is not a demo recipe: {error}") from error

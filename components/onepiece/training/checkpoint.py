@@ -1,0 +1,127 @@
+"""Checkpoints: everything that a stopped training needs to go on as if it had not stopped.
+
+Weights and the optimiser's state are safetensors, the place in the data is JSON. The order of
+the data is a function of seed and epoch, and nothing is drawn while training, so the number of
+the step is all the place there is.
+"""
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as dump_tensors
+from torch import Tensor, nn
+
+from onepiece.bundle import new_folder, write_durably
+from onepiece.errors import InvalidDataset, InvalidRecipe
+
+_STATE, _PLACE = "state.safetensors", "place.json"
+_NAME = re.compile(r"step-(\d{9})")
+_KEPT = 2
+"""Checkpoints kept: the newest, and the one before it in case the newest is damaged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a training stands."""
+
+    step: int
+    """Steps done."""
+    run_digest: str
+    """What is being trained: hash of recipe and examples."""
+    losses: tuple[float, ...]
+    """Loss of each step done."""
+
+
+def save_checkpoint(
+    folder: Path, *, model: nn.Module, optimiser: torch.optim.Optimizer, place: Place
+) -> Path:
+    """Writes a checkpoint into `folder`, whole or not at all, and drops the oldest ones.
+
+    Raises:
+        StorageFull: No room; nothing half-written is left and earlier checkpoints are intact.
+    """
+    target = folder / f"step-{place.step:09d}"
+    if target.exists():
+        return target
+    payload = dump_tensors(_tensors(model, optimiser))
+    document = {
+        "step": place.step,
+        "run_digest": place.run_digest,
+        "losses": list(place.losses),
+        "state_sha256": hashlib.sha256(payload).hexdigest(),
+    }
+    with new_folder(target) as temporary:
+        write_durably(temporary / _STATE, payload)
+        write_durably(temporary / _PLACE, json.dumps(document).encode())
+    for old in _checkpoints(folder)[:-_KEPT]:
+        shutil.rmtree(old)
+    return target
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """Finds the checkpoint with most steps; None if there is none."""
+    found = _checkpoints(folder)
+    return found[-1] if found else None
+
+
+def load_checkpoint(
+    folder: Path, *, model: nn.Module, optimiser: torch.optim.Optimizer, run_digest: str
+) -> Place:
+    """Restores weights and optimiser from one checkpoint and says where the training stood.
+
+    Raises:
+        InvalidDataset: The checkpoint is damaged.
+        InvalidRecipe: It is of another recipe or of other examples.
+    """
+    try:
+        document = json.loads((folder / _PLACE).read_bytes())
+        payload = (folder / _STATE).read_bytes()
+        if hashlib.sha256(payload).hexdigest() != document["state_sha256"]:
+            raise ValueError(f"{_STATE} differs from its recorded hash")
+        place = Place(int(document["step"]), document["run_digest"], tuple(document["losses"]))
+        tensors = load_tensors(payload)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise InvalidDataset(
+            f"the checkpoint {folder} is damaged: {error}; delete it to go on from the one before"
+        ) from error
+    if place.run_digest != run_digest:
+        raise InvalidRecipe(
+            f"the checkpoint {folder} is of run {place.run_digest[:12]}, this run is "
+            f"{run_digest[:12]}: recipe or examples differ; give an empty checkpoint folder"
+        )
+    model.load_state_dict(_under("model/", tensors))
+    for name, parameter in model.named_parameters():
+        state = _under(f"optimiser/{name}/", tensors)
+        if state:
+            optimiser.state[parameter] = state
+    return place
+
+
+def _tensors(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
+    for name, parameter in model.named_parameters():
+        for key, value in optimiser.state.get(parameter, {}).items():
+            tensors[f"optimiser/{name}/{key}"] = value
+    return {name: value.detach().contiguous() for name, value in tensors.items()}
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): value
+        for name, value in tensors.items()
+        if name.startswith(prefix)
+    }
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))

@@ -1,0 +1,241 @@
+"""Builds training examples: the spine of the log, joined with features as they were.
+
+Signals come from the offline store's point-in-time join, candidates from the item table of the
+day, tokens from `build_context`: the three that serving uses.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onepiece.context.builder import build_context
+from onepiece.context.request import Candidates, ContextRequest
+from onepiece.context.vocabulary import Vocabulary
+from onepiece.errors import NotFound
+from onepiece.events.log import EventLog
+from onepiece.features.item_table import ItemTable, ItemTables
+from onepiece.features.store import OfflineStore, SignalKey, Signals
+from onepiece.training.packed import Example, write_examples
+from onepiece.training.recipe import TrainingRecipe
+from onepiece.training.spine import Page, Receipt, Spine, Stage, build_spine, read_events
+
+DAY_MS = 86_400_000
+"""Milliseconds in a day."""
+_KEEP = {"any": Stage.UNSEEN, "click": Stage.CLICKED, "order": Stage.ORDERED}
+_CHUNK = 2_000
+"""Requests joined at a time; chosen here: large enough for the store, small in memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """A request before its features are joined."""
+
+    user_id: str
+    query_id: str
+    store_id: str
+    as_of_ms: int
+    stages: dict[str, Stage]
+    """Items that are candidates in any case."""
+    excluded: tuple[str, ...]
+    """Items that may not be drawn besides."""
+    num_drawn: int
+    """Items of the shelf to draw besides, all UNSEEN."""
+    seed: int
+    is_validation: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A draft with its day's item table and the key of its signals."""
+
+    draft: _Draft
+    table: ItemTable
+    key: SignalKey
+
+
+def build_examples(
+    log: EventLog,
+    offline_store: OfflineStore,
+    item_tables: ItemTables,
+    vocabulary: Vocabulary,
+    recipe: TrainingRecipe,
+    out: Path,
+    *,
+    until_ms: int | None = None,
+) -> int:
+    """Builds examples from everything logged before `until_ms` and writes them to a new folder.
+
+    Draws depend on the recipe's seed and the request's id only, so the same log gives the same
+    examples. Requests before the first item table are left out.
+
+    Returns:
+        Number of examples.
+
+    Raises:
+        OutputExists: `out` is there already.
+        StorageFull: No room; nothing half-written is left.
+        InvalidDataset: There is nothing to train on.
+    """
+    spine = build_spine(read_events(log, until_ms=until_ms))
+    examples = _examples(spine, offline_store, item_tables, vocabulary, recipe)
+    return write_examples(out, examples, vocabulary=vocabulary, context=recipe.context)
+
+
+def _examples(
+    spine: Spine,
+    offline_store: OfflineStore,
+    item_tables: ItemTables,
+    vocabulary: Vocabulary,
+    recipe: TrainingRecipe,
+) -> Iterator[Example]:
+    drafts = _drafts(spine, item_tables, recipe)
+    user_codes: dict[str, int] = {}
+    for start in range(0, len(drafts), _CHUNK):
+        asked = _with_tables(drafts[start : start + _CHUNK], item_tables)
+        signals = offline_store.read_as_of([one.key for one in asked])
+        for one, known in zip(asked, signals, strict=True):
+            context = build_context(_request(one, known), recipe.context, vocabulary)
+            yield Example(
+                context=context,
+                stages=_stages(one.draft, num_candidates=len(context.candidate_rows)),
+                seed=one.draft.seed,
+                user_code=user_codes.setdefault(one.draft.user_id, len(user_codes)),
+                is_validation=one.draft.is_validation,
+            )
+
+
+def _drafts(spine: Spine, item_tables: ItemTables, recipe: TrainingRecipe) -> list[_Draft]:
+    """Chooses requests, in order of time, so that each day's item table is read once."""
+    last_ms = max((each.as_of_ms for each in (*spine.pages, *spine.receipts)), default=0)
+    validation_ms = (last_ms // DAY_MS + 1 - recipe.examples.validation_days) * DAY_MS
+    pages = [page for page in spine.pages if page.as_of_ms < validation_ms]
+    last_pages = [page for page in spine.pages if page.as_of_ms >= validation_ms]
+    first_ms = last_ms - recipe.examples.receipt_days * DAY_MS
+    receipts = [one for one in spine.receipts if first_ms <= one.as_of_ms < validation_ms]
+    drafts = _page_drafts(pages, recipe) + _validation_drafts(last_pages, recipe)
+    if receipts and recipe.examples.max_receipts:
+        drafts += _receipt_drafts(receipts, item_tables.at(last_ms), recipe)
+    return sorted(drafts, key=lambda draft: (draft.as_of_ms, draft.seed))
+
+
+def _page_drafts(pages: Sequence[Page], recipe: TrainingRecipe) -> list[_Draft]:
+    examples, least = recipe.examples, _KEEP[recipe.examples.keep]
+    drafts = [
+        _of_page(page, recipe.seed, num_drawn=examples.num_unseen, is_validation=False)
+        for page in pages
+        if page.reached >= least
+    ]
+    return sorted(drafts, key=lambda draft: draft.seed)[: examples.max_pages]
+
+
+def _validation_drafts(pages: Sequence[Page], recipe: TrainingRecipe) -> list[_Draft]:
+    """Keeps the whole shelf, so that retrieval can be measured on it."""
+    examples = recipe.examples
+    drafts = [
+        _of_page(page, recipe.seed, num_drawn=examples.max_shelf, is_validation=True)
+        for page in pages
+    ]
+    return sorted(drafts, key=lambda draft: draft.seed)[: examples.max_validation_pages]
+
+
+def _of_page(page: Page, seed: int, *, num_drawn: int, is_validation: bool) -> _Draft:
+    return _Draft(
+        user_id=page.user_id,
+        query_id=page.query_id,
+        store_id=page.store_id,
+        as_of_ms=page.as_of_ms,
+        stages=page.stages,
+        # What was shown below the last item seen is no evidence, but it is part of the shelf.
+        excluded=() if is_validation else page.exposed,
+        num_drawn=num_drawn,
+        seed=_hash(seed, page.request_id),
+        is_validation=is_validation,
+    )
+
+
+def _receipt_drafts(
+    receipts: Sequence[Receipt], table: ItemTable, recipe: TrainingRecipe
+) -> list[_Draft]:
+    """Turns what was bought of one category on one receipt into a request for that category."""
+    drafts = [
+        _Draft(
+            user_id=receipt.user_id,
+            query_id=category_id,
+            store_id=receipt.store_id,
+            as_of_ms=receipt.as_of_ms,
+            stages=dict.fromkeys(item_ids, Stage.ORDERED),
+            excluded=(),
+            num_drawn=recipe.examples.num_receipt_negatives,
+            seed=_hash(recipe.seed, f"{receipt.order_id}/{category_id}"),
+            is_validation=False,
+        )
+        for receipt in receipts
+        for category_id, item_ids in _by_category(receipt.item_ids, table).items()
+    ]
+    return sorted(drafts, key=lambda draft: draft.seed)[: recipe.examples.max_receipts]
+
+
+def _by_category(item_ids: Sequence[str], table: ItemTable) -> dict[str, list[str]]:
+    """Groups items that the catalogue has by the category that would be asked for."""
+    groups: dict[str, list[str]] = {}
+    for item_id, row in zip(item_ids, table.rows_of(item_ids).tolist(), strict=True):
+        if row >= 0:
+            category_id = table.category_ids[table.item_categories[row]]
+            groups.setdefault(category_id, []).append(item_id)
+    return groups
+
+
+def _with_tables(drafts: Sequence[_Draft], item_tables: ItemTables) -> list[_Asked]:
+    """Finds each draft's item table; a draft before the first table is left out."""
+    asked = []
+    for draft in drafts:
+        try:
+            table = item_tables.at(draft.as_of_ms)
+        except NotFound:
+            continue
+        category_id = table.category_of_query(draft.query_id) or ""
+        key = SignalKey(draft.user_id, draft.query_id, category_id, draft.as_of_ms)
+        asked.append(_Asked(draft, table, key))
+    return asked
+
+
+def _request(one: _Asked, signals: Signals) -> ContextRequest:
+    """Joins what was seen with a draw of what the store sells besides."""
+    draft, table = one.draft, one.table
+    item_ids = [*draft.stages, *_drawn(one)]
+    features = table.candidate_features(draft.store_id, table.rows_of(item_ids))
+    return ContextRequest(
+        user_id=draft.user_id,
+        query_id=draft.query_id,
+        store_id=draft.store_id,
+        as_of_ms=draft.as_of_ms,
+        signals=signals,
+        candidates=Candidates(tuple(item_ids), features),
+    )
+
+
+def _drawn(one: _Asked) -> list[str]:
+    draft, table = one.draft, one.table
+    if not draft.num_drawn:
+        return []
+    shelf = table.pool(draft.store_id, one.key.category_id or None)
+    rest = np.setdiff1d(shelf, table.rows_of([*draft.stages, *draft.excluded]))
+    draws = np.random.default_rng(draft.seed).permutation(rest)[: draft.num_drawn]
+    return [table.item_ids[row] for row in draws]
+
+
+def _stages(draft: _Draft, *, num_candidates: int) -> NDArray[np.int8]:
+    """Says how far each candidate came, in the order of `_request`: what was drawn comes last."""
+    stages = np.zeros(num_candidates, dtype=np.int8)
+    stages[: len(draft.stages)] = list(draft.stages.values())
+    return stages
+
+
+def _hash(seed: int, text: str) -> int:
+    """Draws a number in [0, 2**63) from a seed and an id, equal on every machine."""
+    digest = hashlib.blake2b(f"{seed}/{text}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1

@@ -1,0 +1,103 @@
+"""The training objective: the losses of both heads, one task a step, weighed by the recipe."""
+
+# Shape suffixes: B = requests, N = candidates, K = tasks, D = width.
+
+import torch
+from torch import Tensor
+
+from onepiece.models.inputs import candidate_tensors, context_tensors
+from onepiece.models.onepiece import ContextEncoding, OnePiece
+from onepiece.training.losses import (
+    binary_cross_entropy,
+    item_to_user,
+    set_contrastive,
+    user_to_item,
+)
+from onepiece.training.packed import ExampleBatch
+from onepiece.training.recipe import LossRecipe
+from onepiece.training.spine import TASK_STAGE, Stage
+
+
+def objective(model: OnePiece, batch: ExampleBatch, recipe: LossRecipe) -> Tensor:
+    """Computes the loss of one batch; a scalar.
+
+    A candidate is a positive of a task if it came at least as far as the task's stage; all
+    others of its request are negatives, UNSEEN ones included.
+
+    Source:
+        OnePiece (arXiv:2509.18091), Eq. 17 and 20; their weighted sum in one model is ours.
+    """
+    encoding = model.encode_context(context_tensors(batch.context))
+    stages_BN = torch.from_numpy(batch.stages)
+    mask_BN = torch.from_numpy(batch.context.candidate_mask)
+    loss = stages_BN.new_zeros((), dtype=torch.float32)
+    if model.recipe.ranking_tasks:
+        loss = loss + _ranking(model, encoding, batch, stages_BN, mask_BN, recipe)
+    if model.recipe.retrieval_tasks and recipe.retrieval_weight:
+        retrieval = _retrieval(model, encoding, batch, stages_BN, mask_BN, recipe)
+        loss = loss + recipe.retrieval_weight * retrieval
+    return loss
+
+
+def _ranking(
+    model: OnePiece,
+    encoding: ContextEncoding,
+    batch: ExampleBatch,
+    stages_BN: Tensor,
+    mask_BN: Tensor,
+    recipe: LossRecipe,
+) -> Tensor:
+    candidates = candidate_tensors(
+        batch.context, group_size=model.recipe.group_size, seeds_B=batch.seeds
+    )
+    logits_BNK = model.score_candidates(encoding, candidates)
+    loss = logits_BNK.new_zeros(())
+    for task, name in enumerate(model.recipe.ranking_tasks):
+        logits_BN, positive_BN = logits_BNK[..., task], _positives(stages_BN, name)
+        if recipe.ranking_bce:
+            bce = binary_cross_entropy(logits_BN, positive_BN, mask_BN)
+            loss = loss + recipe.ranking_bce * bce
+        if recipe.ranking_scl:
+            scl = set_contrastive(
+                logits_BN, positive_BN, mask_BN, temperature=recipe.temperature
+            )
+            loss = loss + recipe.ranking_scl * scl
+    return loss
+
+
+def _retrieval(
+    model: OnePiece,
+    encoding: ContextEncoding,
+    batch: ExampleBatch,
+    stages_BN: Tensor,
+    mask_BN: Tensor,
+    recipe: LossRecipe,
+) -> Tensor:
+    users_BKD = model.user_vectors(encoding)
+    rows_BN = torch.from_numpy(batch.context.candidate_rows)
+    items_BND = model.item_vectors(rows_BN)
+    loss = users_BKD.new_zeros(())
+    for task, name in enumerate(model.recipe.retrieval_tasks):
+        users_BD, positive_BN = users_BKD[:, task], _positives(stages_BN, name)
+        logits_BN = (items_BND @ users_BD[..., None]).squeeze(-1)
+        if recipe.retrieval_bce:
+            bce = binary_cross_entropy(logits_BN, positive_BN, mask_BN)
+            loss = loss + recipe.retrieval_bce * bce
+        if recipe.retrieval_u2i:
+            u2i = user_to_item(logits_BN, positive_BN, mask_BN, temperature=recipe.temperature)
+            loss = loss + recipe.retrieval_u2i * u2i
+        if recipe.retrieval_i2u:
+            i2u = item_to_user(
+                users_BD,
+                items_BND,
+                rows_BN,
+                positive_BN & mask_BN,
+                temperature=recipe.temperature,
+            )
+            loss = loss + recipe.retrieval_i2u * i2u
+    return loss
+
+
+def _positives(stages_BN: Tensor, task: str) -> Tensor:
+    stage: Stage = TASK_STAGE[task]
+    return stages_BN >= int(stage)

@@ -1,0 +1,255 @@
+"""Examples on disk: ragged columns as .npy files, read by memory map, never unpickled."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onepiece.bundle import new_folder, write_durably
+from onepiece.context.batching import ContextBatch
+from onepiece.context.builder import Context
+from onepiece.context.recipe import ContextRecipe
+from onepiece.context.vocabulary import Vocabulary
+from onepiece.errors import InvalidDataset, InvalidRecipe, NotFound
+from onepiece.features.schema import feature_schema_digest
+
+_MANIFEST, _VOCABULARY = "examples.json", "vocabulary.json"
+_TOKEN_COLUMNS = {
+    "item_rows": np.int32,
+    "kinds": np.int8,
+    "positions": np.int16,
+    "actions": np.int8,
+    "token_features": np.float32,
+}
+_WORD_COLUMNS = {"word_rows": np.int32}
+_CANDIDATE_COLUMNS = {
+    "candidate_rows": np.int32,
+    "candidate_features": np.float32,
+    "stages": np.int8,
+}
+_REQUEST_COLUMNS = {
+    "profile_codes": np.int16,
+    "query_row": np.int32,
+    "situation": np.float32,
+    "seeds": np.int64,
+    "user_codes": np.int32,
+    "is_validation": np.bool_,
+}
+_STARTS = ("token_starts", "word_starts", "candidate_starts")
+_COLUMNS = (
+    *_TOKEN_COLUMNS,
+    *_WORD_COLUMNS,
+    *_CANDIDATE_COLUMNS,
+    *_REQUEST_COLUMNS,
+    *_STARTS,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One request to learn from, or to be measured on."""
+
+    context: Context
+    """Tokens and candidates."""
+    stages: NDArray[np.int8]
+    """(C,) `Stage` of each candidate."""
+    seed: int
+    """Splits the candidates into groups; a function of the request."""
+    user_code: int
+    """Which user, for measures by user."""
+    is_validation: bool
+    """Whether it lies in the last days, kept out of training."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleBatch:
+    """Examples padded into one batch; B = requests, C = candidates."""
+
+    context: ContextBatch
+    stages: NDArray[np.int64]
+    """(B, C) `Stage`; 0 for padding as well, which has candidate row 0."""
+    seeds: NDArray[np.int64]
+    """(B,) seeds of the groups."""
+    user_codes: NDArray[np.int64]
+    """(B,)."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """A folder of examples, opened; columns are read from disk as they are used."""
+
+    vocabulary: Vocabulary
+    context: ContextRecipe
+    """With which the contexts were built."""
+    digest: str
+    """SHA-256 over all columns and the vocabulary, in hexadecimal."""
+    columns: dict[str, NDArray[Any]]
+
+    def __len__(self) -> int:
+        return len(self.columns["query_row"])
+
+    def rows(self, *, is_validation: bool) -> NDArray[np.int64]:
+        """Lists the examples of training, or of validation, in order of time."""
+        return np.flatnonzero(self.columns["is_validation"] == is_validation)
+
+    def sizes(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Counts tokens and candidates of each example: (len(rows),)."""
+        starts = (self.columns["token_starts"], self.columns["candidate_starts"])
+        sizes: NDArray[np.int64] = sum(
+            (np.asarray(s[rows + 1] - s[rows]) for s in starts), np.zeros(len(rows), np.int64)
+        )
+        return sizes
+
+    def batch(self, rows: NDArray[np.int64]) -> ExampleBatch:
+        """Pads some examples into one batch, in the order given."""
+        parts = {
+            **self._padded(_TOKEN_COLUMNS, "token_starts", rows),
+            **self._padded(_WORD_COLUMNS, "word_starts", rows),
+            **self._padded(_CANDIDATE_COLUMNS, "candidate_starts", rows),
+        }
+        stages = parts.pop("stages")
+        for name in ("profile_codes", "query_row", "situation"):
+            parts[name] = _widen(self.columns[name][rows])
+        return ExampleBatch(
+            context=ContextBatch(**parts),
+            stages=stages,
+            seeds=_widen(self.columns["seeds"][rows]),
+            user_codes=_widen(self.columns["user_codes"][rows]),
+        )
+
+    def _padded(
+        self, names: Iterable[str], starts_name: str, rows: NDArray[np.int64]
+    ) -> dict[str, NDArray[Any]]:
+        """Gathers ragged columns into rectangles, zeros behind."""
+        starts = self.columns[starts_name]
+        first, lengths = starts[rows], starts[rows + 1] - starts[rows]
+        offsets = np.arange(int(lengths.max(initial=0)))
+        is_real = offsets[None, :] < lengths[:, None]
+        places = (first[:, None] + offsets[None, :])[is_real]
+        padded: dict[str, NDArray[Any]] = {}
+        for name in names:
+            values = _widen(self.columns[name][places])
+            rectangle = np.zeros((*is_real.shape, *values.shape[1:]), dtype=values.dtype)
+            rectangle[is_real] = values
+            padded[name] = rectangle
+        return padded
+
+
+def write_examples(
+    folder: Path, examples: Iterator[Example], *, vocabulary: Vocabulary, context: ContextRecipe
+) -> int:
+    """Writes examples to a new folder, whole or not at all, and returns how many.
+
+    Raises:
+        OutputExists: The folder is there already.
+        StorageFull: No room; nothing half-written is left.
+        InvalidDataset: There are no examples to train on.
+    """
+    with new_folder(folder) as temporary:
+        columns = _pack(examples)
+        if not len(columns["query_row"]) or columns["is_validation"].all():
+            raise InvalidDataset(
+                f"the log has {len(columns['query_row'])} usable requests and none of them to "
+                "train on; log more days, or lower examples.validation_days"
+            )
+        vocabulary_json = vocabulary.to_json().encode()
+        hasher = hashlib.sha256(vocabulary_json)
+        for name in _COLUMNS:
+            np.save(temporary / f"{name}.npy", columns[name], allow_pickle=False)
+            hasher.update(np.ascontiguousarray(columns[name]).tobytes())
+        manifest = {
+            "format": 1,
+            "num_examples": len(columns["query_row"]),
+            "context": context.model_dump(mode="json"),
+            "feature_schema_digest": feature_schema_digest(),
+            "digest": hasher.hexdigest(),
+        }
+        write_durably(temporary / _VOCABULARY, vocabulary_json)
+        write_durably(temporary / _MANIFEST, json.dumps(manifest, indent=1).encode())
+        return len(columns["query_row"])
+
+
+def open_examples(folder: Path, *, context: ContextRecipe) -> Examples:
+    """Opens what `write_examples` wrote.
+
+    Args:
+        folder: Where.
+        context: The context recipe of the training to come; it must be the one the examples
+            were built with.
+
+    Raises:
+        NotFound: There are no examples at `folder`.
+        InvalidDataset: The files are not whole, or of another feature schema.
+        InvalidRecipe: The contexts were built with another recipe.
+    """
+    path = folder / _MANIFEST
+    if not path.is_file():
+        raise NotFound(f"no examples at {folder}: {_MANIFEST} is missing; build them first")
+    try:
+        manifest = json.loads(path.read_bytes())
+        columns = {
+            name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+            for name in _COLUMNS
+        }
+        vocabulary = Vocabulary.from_json((folder / _VOCABULARY).read_text())
+        built_with = ContextRecipe.model_validate(manifest["context"])
+        digest, schema = str(manifest["digest"]), str(manifest["feature_schema_digest"])
+    except (OSError, ValueError, KeyError) as error:
+        raise InvalidDataset(f"{folder} does not hold whole examples: {error}") from error
+    if schema != feature_schema_digest():
+        raise InvalidDataset(
+            f"the examples at {folder} have feature schema {schema[:12]}, this code has "
+            f"{feature_schema_digest()[:12]}; build them again"
+        )
+    if built_with != context:
+        raise InvalidRecipe(
+            f"the examples at {folder} were built with context {built_with!r}, the recipe says "
+            f"{context!r}; build them again with this recipe"
+        )
+    return Examples(vocabulary=vocabulary, context=context, digest=digest, columns=columns)
+
+
+def _pack(examples: Iterator[Example]) -> dict[str, NDArray[Any]]:
+    """Joins examples into columns."""
+    parts: dict[str, list[NDArray[Any]]] = {name: [] for name in _COLUMNS}
+    lengths: dict[str, list[int]] = {name: [0] for name in _STARTS}
+    for example in examples:
+        context = example.context
+        for name in (*_TOKEN_COLUMNS, *_WORD_COLUMNS, "candidate_rows", "candidate_features"):
+            parts[name].append(getattr(context, name).astype(_dtype(name)))
+        parts["stages"].append(example.stages)
+        parts["profile_codes"].append(context.profile_codes.astype(np.int16))
+        parts["query_row"].append(np.array(context.query_row, dtype=np.int32))
+        parts["situation"].append(context.situation)
+        parts["seeds"].append(np.array(example.seed, dtype=np.int64))
+        parts["user_codes"].append(np.array(example.user_code, dtype=np.int32))
+        parts["is_validation"].append(np.array(example.is_validation))
+        lengths["token_starts"].append(len(context.kinds))
+        lengths["word_starts"].append(len(context.word_rows))
+        lengths["candidate_starts"].append(len(example.stages))
+    columns: dict[str, NDArray[Any]] = {}
+    for name in _REQUEST_COLUMNS:
+        columns[name] = np.stack(parts[name]) if parts[name] else np.zeros(0, _dtype(name))
+    for name in (*_TOKEN_COLUMNS, *_WORD_COLUMNS, *_CANDIDATE_COLUMNS):
+        columns[name] = (
+            np.concatenate(parts.pop(name)) if parts[name] else np.zeros(0, _dtype(name))
+        )
+    for name in _STARTS:
+        columns[name] = np.cumsum(np.array(lengths[name], dtype=np.int64))
+    return columns
+
+
+def _dtype(name: str) -> type[np.generic]:
+    columns = {**_TOKEN_COLUMNS, **_WORD_COLUMNS, **_CANDIDATE_COLUMNS, **_REQUEST_COLUMNS}
+    return columns[name]
+
+
+def _widen(values: NDArray[Any]) -> NDArray[Any]:
+    """Copies to the types that contexts have: float32, or int64."""
+    is_real = np.issubdtype(values.dtype, np.floating)
+    return np.array(values, dtype=np.float32 if is_real else np.int64)

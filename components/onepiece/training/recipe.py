@@ -1,0 +1,180 @@
+"""The training recipe: every number that changes what comes out of training."""
+
+from pathlib import Path
+from typing import Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from onepiece.context.recipe import ContextRecipe
+from onepiece.errors import InvalidRecipe, NotFound
+from onepiece.models.recipe import OnePieceRecipe
+
+
+class ExampleRecipe(BaseModel):
+    """Which requests of the log become examples, and which candidates each one gets."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    keep: Literal["any", "click", "order"] = Field(
+        "order",
+        description="Least that must have happened on a page for it to be trained on (the paper: "
+        "click). Validation keeps every page.",
+    )
+    max_pages: int = Field(
+        100_000, ge=0, le=100_000_000, description="Most pages trained on, drawn at random."
+    )
+    num_unseen: int = Field(
+        0,
+        ge=0,
+        le=10_000,
+        description="Items of the shelf that a page did not show, drawn as negatives. Few or none: "
+        "what the user would have bought is among them.",
+    )
+    max_receipts: int = Field(
+        0,
+        ge=0,
+        le=100_000_000,
+        description="Most receipts trained on besides: what was bought of one category without a "
+        "page, drawn at random; 0 for none.",
+    )
+    receipt_days: int = Field(
+        60, ge=1, le=3_650, description="Receipts no older than this before the last one, in days."
+    )
+    num_receipt_negatives: int = Field(
+        36, ge=1, le=10_000, description="Items of the shelf drawn as negatives of a receipt."
+    )
+    validation_days: int = Field(
+        7, ge=0, le=365, description="Last days of the log, kept out of training, in days."
+    )
+    max_validation_pages: int = Field(
+        2_000, ge=0, le=10_000_000, description="Most pages validated on, drawn at random."
+    )
+    max_shelf: int = Field(
+        600, ge=1, le=100_000, description="Most items of the shelf kept for validation, in items."
+    )
+
+
+class LossRecipe(BaseModel):
+    """Which losses are on, and how much each counts; 0 turns one off."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ranking_bce: float = Field(1.0, ge=0, le=1e3, description="Weight of BCE in ranking (Eq. 18).")
+    ranking_scl: float = Field(1.0, ge=0, le=1e3, description="Weight of SCL in ranking (Eq. 19).")
+    retrieval_bce: float = Field(
+        1.0, ge=0, le=1e3, description="Weight of BCE in retrieval (Eq. 13)."
+    )
+    retrieval_u2i: float = Field(
+        1.0, ge=0, le=1e3, description="Weight of U2I in retrieval (Eq. 14)."
+    )
+    retrieval_i2u: float = Field(
+        1.0, ge=0, le=1e3, description="Weight of I2U in retrieval (Eq. 15)."
+    )
+    retrieval_weight: float = Field(
+        0.5, ge=0, le=1e3, description="Weight of all of retrieval beside ranking (ours)."
+    )
+    temperature: float = Field(
+        1.0, gt=0, le=1e3, description="Temperature of the contrastive losses, eta."
+    )
+
+
+class OptimiserRecipe(BaseModel):
+    """AdamW and its learning rate over time."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    learning_rate: float = Field(2e-3, gt=0, le=1, description="Highest learning rate.")
+    match_bias_multiplier: float = Field(
+        5.0, gt=0, le=1e3, description="Learning rate of the match bias over that of the rest."
+    )
+    weight_decay: float = Field(
+        0.01, ge=0, le=1, description="Decoupled weight decay; none on the match bias."
+    )
+    clip_norm: float = Field(1.0, gt=0, le=1e6, description="Greatest norm of all gradients.")
+    warm_up_steps: int = Field(
+        100, ge=0, le=10_000_000, description="Steps of linear warm-up, in steps."
+    )
+    decay: Literal["cosine", "linear", "constant"] = Field(
+        "cosine", description="How the learning rate falls from its highest to 0 at the end."
+    )
+
+
+class TrainingRecipe(BaseModel):
+    """Everything that training does; the context's and the model's part go into the bundle."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    context: ContextRecipe = Field(
+        default_factory=ContextRecipe, description="What the context holds."
+    )
+    model: OnePieceRecipe = Field(
+        default_factory=OnePieceRecipe, description="What the model is made of."
+    )
+    examples: ExampleRecipe = Field(
+        default_factory=ExampleRecipe, description="What is trained and validated on."
+    )
+    losses: LossRecipe = Field(default_factory=LossRecipe, description="What is minimised.")
+    optimiser: OptimiserRecipe = Field(
+        default_factory=OptimiserRecipe, description="How it is minimised."
+    )
+    epochs: int = Field(1, ge=1, le=1_000, description="Passes over the examples.")
+    batch_size: int = Field(64, ge=1, le=65_536, description="Requests in a step.")
+    batch_order: Literal["random", "length_sorted"] = Field(
+        "random",
+        description="random, or requests of like length together, which pads less (batches are "
+        "still drawn at random).",
+    )
+    checkpoint_every_steps: int = Field(
+        200, ge=1, le=10_000_000, description="Steps between two checkpoints, in steps."
+    )
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of weights, draws and order.")
+
+    @model_validator(mode="after")
+    def _something_is_learned(self) -> Self:
+        losses = self.losses
+        ranking = losses.ranking_bce + losses.ranking_scl
+        retrieval = losses.retrieval_weight * (
+            losses.retrieval_bce + losses.retrieval_u2i + losses.retrieval_i2u
+        )
+        for name, tasks, weight in (
+            ("ranking", self.model.ranking_tasks, ranking),
+            ("retrieval", self.model.retrieval_tasks, retrieval),
+        ):
+            if tasks and not weight:
+                raise ValueError(
+                    f"model.{name}_tasks is {tasks} but every weight of losses.{name}_* is 0: "
+                    f"give one a weight, or empty model.{name}_tasks"
+                )
+        return self
+
+
+def load_recipe(path: Path) -> TrainingRecipe:
+    """Reads a YAML file that lists what differs from the defaults.
+
+    Raises:
+        NotFound: There is no such file.
+        InvalidRecipe: Not YAML, an unknown key, or a value out of bounds.
+    """
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise NotFound(f"no recipe at {path}; recipes are in ray_jobs/recipes") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InvalidRecipe(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    try:
+        return TrainingRecipe.model_validate({} if document is None else document)
+    except ValidationError as error:
+        raise InvalidRecipe(f"{path}: {_explain(error)}") from error
+
+
+def _explain(error: ValidationError) -> str:
+    """Names each key, what was given and what is allowed, in one line."""
+    parts = []
+    for detail in error.errors(include_url=False):
+        where = ".".join(str(step) for step in detail["loc"]) or "the recipe"
+        if detail["type"] == "extra_forbidden":
+            parts.append(f"unknown key {where}; take it out or correct its spelling")
+        else:
+            parts.append(f"{where}: {detail['msg']} (given {repr(detail['input'])[:80]})")
+    return "; ".join(parts)

@@ -1,0 +1,344 @@
+"""What every `EventLog` promises, run against the embedded log and a real Kafka broker."""
+
+import itertools
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from onepiece.errors import EventLogUnavailable, InvalidInput, NotFound, OutputExists
+from onepiece.events.history import HistoryConsumer, HistoryRecipe
+from onepiece.events.log import EventLog, Position
+from onepiece.events.schema import Click, Event, Order, OrderLine, partition_of
+from onepiece.events.sqlite_log import SqliteEventLog
+
+# kafka-python 3.0.12 reads its own schemas by a call that Python 3.11 deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore:(read|open)_text is deprecated:DeprecationWarning")
+
+NOW_MS = 1_500_000_000_000
+NUM_PARTITIONS = 3
+
+
+@dataclass
+class Place:
+    """Somewhere a log can be made once and opened often; closes what it opened."""
+
+    make: Callable[[], EventLog]
+    open_again: Callable[[int], EventLog]
+
+    def __post_init__(self) -> None:
+        self.opened: list[EventLog] = []
+
+    def create(self) -> EventLog:
+        self.opened.append(self.make())
+        return self.opened[-1]
+
+    def open(self, num_partitions: int = NUM_PARTITIONS) -> EventLog:
+        self.opened.append(self.open_again(num_partitions))
+        return self.opened[-1]
+
+
+@pytest.fixture(params=["sqlite", pytest.param("kafka", marks=pytest.mark.integration)])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    """An empty place for a log of each implementation."""
+    if request.param == "sqlite":
+        place = Place(
+            lambda: SqliteEventLog.create(tmp_path / "log", num_partitions=NUM_PARTITIONS),
+            lambda _: SqliteEventLog.open(tmp_path / "log"),
+        )
+    else:
+        place = kafka_place(request.getfixturevalue("kafka_broker").bootstrap_servers)
+    yield place
+    for log in place.opened:
+        log.close()
+
+
+def kafka_place(bootstrap_servers: str) -> Place:
+    from onepiece.events.kafka_log import KafkaEventLog, KafkaSettings
+
+    def settings(num_partitions: int) -> KafkaSettings:
+        return KafkaSettings(
+            bootstrap_servers=bootstrap_servers, topic=topic, num_partitions=num_partitions
+        )
+
+    topic = f"events-{uuid.uuid4()}"
+    return Place(
+        lambda: KafkaEventLog.create(settings(NUM_PARTITIONS)),
+        lambda num_partitions: KafkaEventLog.open(settings(num_partitions)),
+    )
+
+
+def click(number: int, user_id: str = "u0") -> Click:
+    return Click(
+        event_id=f"e{number}",
+        user_id=user_id,
+        at_ms=NOW_MS + number,
+        received_at_ms=NOW_MS + number,
+        item_id="milk",
+    )
+
+
+def clicks_of_many(count: int, *, start: int = 0) -> list[Event]:
+    return [click(number, f"u{number % 7}") for number in range(start, start + count)]
+
+
+def read_all(log: EventLog, *, max_records: int = 10_000) -> dict[int, list[str]]:
+    """Event ids of each partition, read to its end in steps."""
+    found: dict[int, list[str]] = {}
+    for partition in range(log.num_partitions):
+        offset, found[partition] = 0, []
+        while records := log.read(partition, offset, max_records=max_records):
+            found[partition] += [record.event.event_id for record in records]
+            offset = records[-1].position.offset + 1
+    return found
+
+
+def expected(events: list[Event]) -> dict[int, list[str]]:
+    ids: dict[int, list[str]] = {partition: [] for partition in range(NUM_PARTITIONS)}
+    for event in events:
+        ids[partition_of(event.user_id, NUM_PARTITIONS)].append(event.event_id)
+    return ids
+
+
+def test_an_event_is_read_back_equal_from_the_position_that_append_gave(place):
+    log = place.create()
+    events = clicks_of_many(20)
+
+    positions = log.append(events)
+
+    for position, event in zip(positions, events, strict=True):
+        (record,) = log.read(position.partition, position.offset, max_records=1)
+        assert record.position == position
+        assert record.event == event
+
+
+def test_a_partition_keeps_the_order_of_append_and_a_user_has_one(place):
+    log = place.create()
+    events = clicks_of_many(60)
+
+    for first in range(0, 60, 20):
+        log.append(events[first : first + 20])
+
+    assert read_all(log) == expected(events)
+
+
+@pytest.mark.parametrize("max_records", [1, 3, 7])
+def test_reading_in_steps_of_any_size_misses_and_repeats_nothing(place, max_records):
+    log = place.create()
+    events = clicks_of_many(30)
+    log.append(events[:11])
+    log.append(events[11:])
+
+    assert read_all(log, max_records=max_records) == expected(events)
+
+
+def test_positions_of_a_partition_only_grow(place):
+    log = place.create()
+
+    positions = [position for n in range(4) for position in log.append([click(n), click(n + 10)])]
+
+    assert len({position.partition for position in positions}) == 1
+    offsets = [position.offset for position in positions]
+    assert all(earlier < later for earlier, later in itertools.pairwise(offsets))
+
+
+def test_a_read_gives_at_most_the_records_asked_for(place):
+    log = place.create()
+    log.append([click(number) for number in range(10)])
+    partition = partition_of("u0", NUM_PARTITIONS)
+
+    records = log.read(partition, 0, max_records=4)
+
+    assert [record.event.event_id for record in records] == ["e0", "e1", "e2", "e3"]
+
+
+def test_the_end_is_after_every_event_and_empty_to_read(place):
+    log = place.create()
+    positions = log.append(clicks_of_many(20))
+
+    ends = log.end_offsets()
+
+    assert len(ends) == log.num_partitions == NUM_PARTITIONS
+    assert all(position.offset < ends[position.partition] for position in positions)
+    assert all(log.read(partition, end) == [] for partition, end in enumerate(ends))
+    assert log.read(0, ends[0] + 1_000) == []
+
+
+def test_an_empty_log_starts_at_0(place):
+    log = place.create()
+
+    assert log.end_offsets() == [0] * NUM_PARTITIONS
+    assert log.read(0, 0) == []
+    assert log.append([]) == []
+
+
+def test_a_second_object_sees_what_the_first_appended(place):
+    writer = place.create()
+    reader = place.open()
+    events = clicks_of_many(10)
+
+    writer.append(events[:5])
+    first = read_all(reader)
+    writer.append(events[5:])
+
+    assert first == expected(events[:5])
+    assert read_all(reader) == expected(events)
+
+
+def test_two_writers_lose_nothing_and_share_the_offsets(place):
+    first = place.create()
+    second = place.open()
+    events = clicks_of_many(40)
+
+    positions = []
+    for number in range(0, 40, 4):
+        positions += first.append(events[number : number + 2])
+        positions += second.append(events[number + 2 : number + 4])
+
+    assert len(set(positions)) == 40
+    assert read_all(first) == expected(events)
+
+
+def test_a_closed_log_refuses_and_can_be_opened_again(place):
+    log = place.create()
+    log.append(clicks_of_many(5))
+    log.close()
+
+    with pytest.raises(EventLogUnavailable):
+        log.append([click(9)])
+    again = place.open()
+
+    assert read_all(again) == expected(clicks_of_many(5))
+
+
+def test_a_group_goes_on_where_it_committed(place):
+    log = place.create()
+    log.commit("history", {0: 5, 2: 7})
+    log.commit("history", {0: 6})
+
+    assert log.committed("history") == [6, 0, 7]
+    assert place.open().committed("history") == [6, 0, 7]
+
+
+def test_groups_do_not_know_of_each_other(place):
+    log = place.create()
+    log.commit("history", {0: 5})
+    log.commit("anchors", {0: 1})
+
+    assert log.committed("history") == [5, 0, 0]
+    assert log.committed("anchors") == [1, 0, 0]
+    assert log.committed("nobody") == [0, 0, 0]
+
+
+def test_a_group_can_be_set_back(place):
+    log = place.create()
+    log.commit("history", {1: 5})
+
+    log.commit("history", {1: 0})
+
+    assert log.committed("history") == [0, 0, 0]
+
+
+def test_the_largest_event_that_the_schema_allows_is_kept(place):
+    log = place.create()
+    wide = "\N{OLD PERSIAN SIGN A}" * 128
+    line = OrderLine(item_id=wide, quantity=1, unit_price=1.0, request_id=wide, query_id=wide)
+    order = Order(
+        event_id="e",
+        user_id="u0",
+        at_ms=NOW_MS,
+        received_at_ms=NOW_MS,
+        order_id="o",
+        store_id="s",
+        currency="USD",
+        lines=(line,) * 1_000,
+    )
+
+    (position,) = log.append([order])
+
+    (record,) = log.read(position.partition, position.offset)
+    assert record.event == order
+
+
+def test_an_event_of_any_year_is_kept(place):
+    log = place.create()
+    far = [click(0), click(0).model_copy(update={"at_ms": 1, "received_at_ms": 4_102_444_800_000})]
+    events = [far[0], far[1].model_copy(update={"at_ms": 100_000_000_000})]
+
+    positions = log.append(events)
+
+    records = log.read(positions[0].partition, 0)
+    assert [record.event for record in records] == events
+
+
+@pytest.mark.parametrize("partition", [-1, NUM_PARTITIONS])
+def test_a_partition_that_does_not_exist_is_refused(place, partition):
+    log = place.create()
+
+    with pytest.raises(InvalidInput, match=f"partition is {partition}; .* partitions 0 to 2"):
+        log.read(partition, 0)
+    with pytest.raises(InvalidInput, match=f"partition is {partition}; .* partitions 0 to 2"):
+        log.commit("history", {partition: 0})
+
+
+def test_offsets_and_counts_below_the_least_are_refused(place):
+    log = place.create()
+
+    with pytest.raises(InvalidInput, match="offset is -1"):
+        log.read(0, -1)
+    with pytest.raises(InvalidInput, match="max_records 0"):
+        log.read(0, 0, max_records=0)
+    with pytest.raises(InvalidInput, match="offset to commit for partition 0 is -1"):
+        log.commit("history", {0: -1})
+
+
+def test_a_log_is_made_once_and_opened_only_where_it_is(place):
+    with pytest.raises(NotFound):
+        place.open()
+    place.create()
+
+    with pytest.raises(OutputExists):
+        place.create()
+
+
+class Histories:
+    """Keeps the newest history of each user."""
+
+    def __init__(self) -> None:
+        self.items: dict[str, tuple[int, ...]] = {}
+
+    def write_histories(self, updates) -> None:
+        self.items.update({update.user_id: update.recent.at_ms for update in updates})
+
+
+def test_a_history_consumer_that_crashes_goes_on_exactly(place):
+    log, writer = place.create(), Histories()
+    events = clicks_of_many(40)
+
+    for first in range(0, 40, 10):
+        log.append(events[first : first + 10])
+        consumer = HistoryConsumer(
+            log, writer, category_of={}, recipe=HistoryRecipe(), max_records=3
+        )
+        consumer.poll()
+    while consumer.poll():
+        pass
+
+    assert writer.items == {
+        f"u{user}": tuple(event.at_ms for event in events if event.user_id == f"u{user}")
+        for user in range(7)
+    }
+
+
+def test_a_position_is_passed_once_its_group_committed_after_it(place):
+    log = place.create()
+    positions = log.append(clicks_of_many(10))
+    consumer = HistoryConsumer(log, Histories(), category_of={}, recipe=HistoryRecipe())
+
+    while consumer.poll():
+        pass
+
+    committed = log.committed("history")
+    assert all(position.offset < committed[position.partition] for position in positions)
+    assert Position(0, 0) == Position(partition=0, offset=0)

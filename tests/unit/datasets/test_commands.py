@@ -1,0 +1,75 @@
+import argparse
+import json
+
+import pyarrow.parquet as pq
+import pytest
+
+from onepiece.datasets.commands import add_commands
+from onepiece.errors import InvalidDataset, InvalidInput, OutputExists
+
+
+def run(*arguments):
+    parser = argparse.ArgumentParser()
+    add_commands(parser.add_subparsers())
+    args = parser.parse_args(["import", "complete-journey", *map(str, arguments)])
+    return args.run(args)
+
+
+def test_an_import_writes_four_files_and_prints_the_counts_as_json(
+    write_shop_files, tmp_path, capsys
+):
+    source, out = write_shop_files(), tmp_path / "made" / "shop"
+
+    code = run("--source", source, "--out", out, "--json")
+
+    answer = json.loads(capsys.readouterr().out)
+    orders = pq.read_table(out / "orders.parquet").to_pylist()
+    counts = json.loads((out / "counts.json").read_text())
+    assert code == 0
+    assert sorted(path.name for path in out.iterdir()) == [
+        "catalogue.parquet",
+        "counts.json",
+        "orders.parquet",
+        "profiles.parquet",
+    ]
+    assert answer["counts"]["num_lines"] == counts["lines"]["num_lines"] == 3
+    assert answer["is_as_published"]["num_lines"] is False
+    assert [row["event_id"] for row in orders] == ["receipt-11", "receipt-11", "receipt-12"]
+    assert [row["item_id"] for row in orders] == ["20", "3", "3"]
+    assert pq.read_table(out / "catalogue.parquet")["item_id"].to_pylist() == ["100", "20", "3"]
+    assert pq.read_table(out / "profiles.parquet").to_pylist()[0]["user_id"] == "1"
+
+
+def test_an_import_says_where_counts_differ_from_the_published_ones(
+    write_shop_files, tmp_path, capsys
+):
+    run("--source", write_shop_files(), "--out", tmp_path / "shop")
+
+    lines = capsys.readouterr().out.splitlines()
+    assert any(row.split() == ["num_lines", "3", "published:", "1,469,307"] for row in lines)
+
+
+def test_an_import_overwrites_nothing(write_shop_files, tmp_path):
+    (tmp_path / "shop").mkdir()
+
+    with pytest.raises(OutputExists, match="never overwritten"):
+        run("--source", write_shop_files(), "--out", tmp_path / "shop")
+
+    assert list((tmp_path / "shop").iterdir()) == []
+
+
+def test_a_failed_import_leaves_nothing_behind(write_shop_files, tmp_path):
+    source, folder = write_shop_files(), tmp_path / "results"
+    (source / "demographics.parquet").unlink()
+
+    with pytest.raises(InvalidDataset):
+        run("--source", source, "--out", folder / "shop")
+
+    assert not folder.exists()
+
+
+def test_an_output_below_a_file_is_refused(write_shop_files, tmp_path):
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(InvalidInput, match="nothing can be written"):
+        run("--source", write_shop_files(), "--out", tmp_path / "file" / "shop")
