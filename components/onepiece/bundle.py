@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as dump_tensors
@@ -32,9 +32,6 @@ MANIFEST = "manifest.json"
 _WEIGHTS, _RECIPE, _VOCABULARY = "weights.safetensors", "recipe.json", "vocabulary.json"
 _FILES = (_RECIPE, _VOCABULARY, _WEIGHTS)
 _NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
-
-Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
-"""What JSON can hold."""
 
 
 class BundleRecipe(BaseModel):
@@ -63,7 +60,7 @@ class Manifest(BaseModel):
     feature_service: str = Field(description="Feature service that the model was trained on.")
     feature_schema_digest: str = Field(description="Digest of the feature table at training.")
     metrics: dict[str, float] = Field(description="Metrics on the validation days.")
-    provenance: dict[str, Json] = Field(description="How it was trained; nothing of the machine.")
+    provenance: dict[str, JsonValue] = Field(description="How it was trained; nothing of the machine.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +76,7 @@ class Bundle:
     feature_service: str
     feature_schema_digest: str
     metrics: Mapping[str, float]
-    provenance: Mapping[str, Json]
+    provenance: Mapping[str, JsonValue]
 
 
 @contextmanager
@@ -124,7 +121,7 @@ def save_bundle(
     recipe: BundleRecipe,
     vocabulary: Vocabulary,
     metrics: Mapping[str, float],
-    provenance: Mapping[str, Json],
+    provenance: Mapping[str, JsonValue],
 ) -> str:
     """Writes a bundle to a new folder, whole or not at all.
 

@@ -35,6 +35,8 @@ def build_parser() -> argparse.ArgumentParser:
         prog="onepiece",
         description=__doc__.splitlines()[0],
         epilog="example: onepiece demo --profile quick",
+        # Else `--log` of a verb would be read as the start of `--log-level`.
+        allow_abbrev=False,
     )
     parser.add_argument(
         "--log-level",

@@ -16,6 +16,7 @@ OnePieceError                  500 INTERNAL, exit 1
         EventLogUnavailable
     DeadlineExceeded           504 DEADLINE_EXCEEDED: an answer came too late
     StorageFull                507 RESOURCE_EXHAUSTED: nothing half-written is left behind
+    TrainingDiverged           the loss is no longer a number
 
 A message says what was given, what is allowed, and what to do.
 """
@@ -120,3 +121,7 @@ class StorageFull(OnePieceError):
 
     http_status = 507
     grpc_status = "RESOURCE_EXHAUSTED"
+
+
+class TrainingDiverged(OnePieceError):
+    """The loss is no longer a number."""

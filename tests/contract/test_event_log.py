@@ -1,5 +1,6 @@
 """What every `EventLog` promises, run against the embedded log and a real Kafka broker."""
 
+import gc
 import itertools
 import uuid
 from collections.abc import Callable, Iterator
@@ -7,9 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from onepiece.errors import EventLogUnavailable, InvalidInput, NotFound, OutputExists
+
+from onepiece.errors import (
+    EventLogUnavailable,
+    InvalidInput,
+    NotFound,
+    OutputExists,
+    PayloadTooLarge,
+)
 from onepiece.events.history import HistoryConsumer, HistoryRecipe
-from onepiece.events.log import EventLog, Position
+from onepiece.events.kafka_settings import KafkaSettings
+from onepiece.events.log import EventLog
 from onepiece.events.schema import Click, Event, Order, OrderLine, partition_of
 from onepiece.events.sqlite_log import SqliteEventLog
 
@@ -54,12 +63,15 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
         log.close()
 
 
-def kafka_place(bootstrap_servers: str) -> Place:
-    from onepiece.events.kafka_log import KafkaEventLog, KafkaSettings
+def kafka_place(bootstrap_servers: str, **overrides: object) -> Place:
+    from onepiece.events.kafka_log import KafkaEventLog
 
     def settings(num_partitions: int) -> KafkaSettings:
         return KafkaSettings(
-            bootstrap_servers=bootstrap_servers, topic=topic, num_partitions=num_partitions
+            bootstrap_servers=bootstrap_servers,
+            topic=topic,
+            num_partitions=num_partitions,
+            **overrides,
         )
 
     topic = f"events-{uuid.uuid4()}"
@@ -341,4 +353,76 @@ def test_a_position_is_passed_once_its_group_committed_after_it(place):
 
     committed = log.committed("history")
     assert all(position.offset < committed[position.partition] for position in positions)
-    assert Position(0, 0) == Position(partition=0, offset=0)
+
+
+@pytest.fixture
+def kafka(kafka_broker, caplog: pytest.LogCaptureFixture) -> Iterator[Place]:
+    """A place on Kafka that gives up sooner than a real one."""
+    place = kafka_place(kafka_broker.bootstrap_servers, timeout_s=5.0, transaction_timeout_s=3.0)
+    yield place
+    for log in place.opened:
+        log.close()
+    # kafka-python leaves the sockets of refused connections to the collector, which warns; the
+    # log records of their errors would keep them beyond this test.
+    caplog.get_records("call").clear()
+    gc.collect()
+
+
+def limit_message_bytes(bootstrap_servers: str, topic: str, limit: int) -> None:
+    from kafka import KafkaAdminClient
+    from kafka.admin import ConfigResource, ConfigResourceType
+
+    admin = KafkaAdminClient(bootstrap_servers=bootstrap_servers)
+    configs = {"max.message.bytes": str(limit)}
+    admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs=configs)])
+    admin.close()
+
+
+@pytest.mark.integration
+def test_kafka_keeps_none_of_an_append_of_which_one_event_is_refused(kafka, kafka_broker):
+    log = kafka.create()
+    log.append(clicks_of_many(5))
+    limit_message_bytes(kafka_broker.bootstrap_servers, log.topic, 2_000)
+    line = OrderLine(item_id="x" * 100, quantity=1, unit_price=1.0)
+    too_large = Order(
+        event_id="big",
+        user_id="u6",
+        at_ms=NOW_MS,
+        received_at_ms=NOW_MS,
+        order_id="o",
+        store_id="s",
+        currency="USD",
+        lines=(line,) * 100,
+    )
+
+    with pytest.raises(PayloadTooLarge, match="nothing was appended"):
+        log.append([*clicks_of_many(5, start=5), too_large])
+
+    assert read_all(log) == expected(clicks_of_many(5))
+    log.append(clicks_of_many(5, start=5))
+    assert read_all(log) == expected(clicks_of_many(10))
+
+
+@pytest.mark.integration
+def test_kafka_opens_only_with_the_number_of_partitions_it_was_made_with(kafka):
+    kafka.create()
+
+    with pytest.raises(InvalidInput, match="has 3 partitions and num_partitions is 4"):
+        kafka.open(4)
+
+
+@pytest.mark.integration
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_kafka_loses_nothing_acknowledged_when_its_broker_is_killed(kafka, kafka_broker):
+    log = kafka.create()
+    log.append(clicks_of_many(20))
+    log.commit("history", {0: 3})
+
+    kafka_broker.kill()
+    with pytest.raises(EventLogUnavailable, match="check that the brokers answer"):
+        log.append(clicks_of_many(5, start=20))
+    kafka_broker.start()
+    log.append(clicks_of_many(5, start=20))
+
+    assert read_all(log) == expected(clicks_of_many(25))
+    assert log.committed("history") == [3, 0, 0]

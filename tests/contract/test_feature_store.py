@@ -46,7 +46,9 @@ def update(*items: str, available_at_ms: int = T0, user_id: str = "user") -> His
         pytest.param("redis", marks=pytest.mark.integration),
     ]
 )
-def store(request: pytest.FixtureRequest, tmp_path: Path, repository: Path) -> Iterator[OnlineStore]:
+def store(
+    request: pytest.FixtureRequest, tmp_path: Path, repository: Path
+) -> Iterator[OnlineStore]:
     if request.param == "memory":
         yield MemoryStore()
         return

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import fields
+from itertools import pairwise
 from pathlib import Path
 from tempfile import mkstemp
 
@@ -72,7 +73,7 @@ def read_catalogue(path: Path) -> Catalogue:
         ) from error
     item_ids = columns["item_ids"]
     if any(None in column for column in columns.values()) or any(
-        not first < second for first, second in zip(item_ids, item_ids[1:], strict=False)
+        not first < second for first, second in pairwise(item_ids)
     ):
         raise InvalidDataset(
             f"{path} has missing values, or its item_id are not ascending and unique; write it "

@@ -20,6 +20,7 @@ start again, which is slow but right.
 
 import logging
 import threading
+import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,7 +37,6 @@ from kafka.errors import (
     UnknownTopicOrPartitionError,
 )
 from kafka.structs import OffsetAndMetadata
-from pydantic import BaseModel, ConfigDict, Field
 
 from onepiece.errors import (
     EventLogUnavailable,
@@ -45,6 +45,7 @@ from onepiece.errors import (
     OutputExists,
     PayloadTooLarge,
 )
+from onepiece.events.kafka_settings import KafkaSettings
 from onepiece.events.log import Position, Record
 from onepiece.events.schema import Event, dump_event, parse_event, partition_of
 from onepiece.telemetry import EVENTS_APPENDED
@@ -54,44 +55,12 @@ log = logging.getLogger(__name__)
 MAX_EVENT_BYTES = 4 << 20
 """Largest event in bytes; the schema allows about 1.7 MB: an order of 1,000 lines, each with
 three ids of 128 four-byte characters."""
-
-
-class KafkaSettings(BaseModel):
-    """Where the log is, and how long to wait for it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    bootstrap_servers: str = Field(
-        min_length=1, description="Brokers to ask first, as host:port, separated by commas."
-    )
-    topic: str = Field(
-        "onepiece-events",
-        pattern=r"^[a-zA-Z0-9._-]{1,249}$",
-        description="Topic that holds every event.",
-    )
-    num_partitions: int = Field(
-        8,
-        ge=1,
-        le=10_000,
-        description="Partitions of the topic; must never change, because users would move.",
-    )
-    replication_factor: int = Field(
-        -1, ge=-1, le=100, description="Copies of each partition; -1 for the broker's default."
-    )
-    transactional_id: str | None = Field(
-        None,
-        min_length=1,
-        max_length=128,
-        description="Name of this writer, the same after its restart and of no other running "
-        "one: a restart then ends what was left open at once. None for a new name each time; "
-        "readers may then wait transaction_timeout_s after a writer was killed.",
-    )
-    timeout_s: float = Field(
-        30.0, ge=1.0, le=600.0, description="Longest wait for the brokers in one call, in seconds."
-    )
-    transaction_timeout_s: float = Field(
-        10.0, ge=1.0, le=900.0, description="When brokers end a dead writer's append, in seconds."
-    )
+_POLL_MS = 20
+"""Wait of one poll; short, because a poll that passes only markers waits to its end."""
+_CLOSE_TIMEOUT_S = 2.0
+"""Longest wait for a producer to end; chosen here, because all that it sent is already known."""
+_RETRY_PAUSE_S = 0.1
+"""Pause before a refused admin call is tried again; chosen here, far below any timeout."""
 
 
 class KafkaEventLog:
@@ -110,7 +79,9 @@ class KafkaEventLog:
         self._lock = threading.RLock()
         self._is_closed = False
         self._producer: Any = None
-        self._consumer: Any = None
+        self._consumers: dict[TopicPartition, Any] = {}
+        # Partition -> (offset, next offset): a stretch known to hold markers only.
+        self._without_events: dict[TopicPartition, tuple[int, int]] = {}
         self._admin: Any = None
 
     @classmethod
@@ -174,6 +145,11 @@ class KafkaEventLog:
         """Number of partitions, fixed when the topic was made."""
         return self._settings.num_partitions
 
+    @property
+    def topic(self) -> str:
+        """The topic that holds the events."""
+        return self._settings.topic
+
     def append(self, events: Sequence[Event]) -> list[Position]:
         """Appends all events in one transaction; see the module for what an error leaves open."""
         if not events:
@@ -182,8 +158,7 @@ class KafkaEventLog:
             try:
                 positions = self._append_in_transaction(self._ready_producer(), events)
             except BaseException:
-                # Whatever state it is in, the next producer ends its transaction.
-                self._drop_producer()
+                self._abandon_transaction()
                 raise
         for kind, count in Counter(event.kind for event in events).items():
             EVENTS_APPENDED.labels(kind=kind).inc(count)
@@ -207,7 +182,8 @@ class KafkaEventLog:
     def end_offsets(self) -> list[int]:
         """Offset that the next record of each partition gets; open appends are not counted."""
         with self._lock, self._explained("read the end offsets"):
-            ends = self._ready_consumer().end_offsets(self._partitions, self._timeout_ms)
+            consumer = self._ready_consumer(self._partitions[0])
+            ends = consumer.end_offsets(self._partitions, self._timeout_ms)
         return [ends[partition] for partition in self._partitions]
 
     def commit(self, group: str, offsets: Mapping[int, int]) -> None:
@@ -222,15 +198,14 @@ class KafkaEventLog:
             return
         wanted = {self._partitions[p]: OffsetAndMetadata(at, "", -1) for p, at in offsets.items()}
         with self._lock, self._explained("commit offsets"):
-            results = self._admin_client().alter_group_offsets(group, wanted)
-            for partition, error in results.items():
-                if error is not NoError:
-                    raise error(f"group {group!r}, {partition}")
+            self._retried(lambda: _alter_offsets(self._admin_client(), group, wanted))
 
     def committed(self, group: str) -> list[int]:
         """Next offset to read of each partition; 0 where the group committed nothing."""
         with self._lock, self._explained("read committed offsets"):
-            found = self._admin_client().list_group_offsets({group: self._partitions})[group]
+            found = self._retried(
+                lambda: self._admin_client().list_group_offsets({group: self._partitions})
+            )[group]
         # The broker says -1 where there is none.
         return [max(0, found[p].offset) if p in found else 0 for p in self._partitions]
 
@@ -239,11 +214,12 @@ class KafkaEventLog:
         with self._lock:
             self._is_closed = True
             self._drop_producer()
-            for client in (self._consumer, self._admin):
+            for client in (*self._consumers.values(), self._admin):
                 if client is not None:
                     with suppress(KafkaError):
                         client.close()
-            self._consumer = self._admin = None
+            self._consumers.clear()
+            self._admin = None
 
     def _append_in_transaction(self, producer: Any, events: Sequence[Event]) -> list[Position]:
         """Sends all events and commits, or raises with nothing committed."""
@@ -257,40 +233,60 @@ class KafkaEventLog:
             )
             for event in events
         ]
-        producer.flush(self._settings.timeout_s)
+        # Not `flush`: it fails with "Future not done" when a batch was too large and was split.
         written = [future.get(self._settings.timeout_s) for future in futures]
         _run_within(producer.commit_transaction, self._settings.timeout_s)
         return [Position(at.partition, at.offset) for at in written]
 
     def _fetch(self, partition: TopicPartition, offset: int, max_records: int) -> list[Any]:
         """Fetches messages until there are `max_records` or the partition ends."""
-        consumer = self._ready_consumer()
+        consumer = self._ready_consumer(partition)
         end = consumer.end_offsets([partition], self._timeout_ms)[partition]
         if offset >= end:
             return []
-        # What was fetched ahead of the other partitions is kept while they are paused.
-        consumer.pause(*(other for other in self._partitions if other != partition))
-        consumer.resume(partition)
-        if consumer.position(partition, self._timeout_ms) != offset:
-            consumer.seek(partition, offset)
+        start, reached = self._without_events.get(partition, (offset, offset))
+        position = reached if start == offset else offset
+        if consumer.position(partition, self._timeout_ms) != position:
+            consumer.seek(partition, position)
         messages: list[Any] = []
-        while len(messages) < max_records:
-            before = consumer.position(partition, self._timeout_ms)
-            if before is not None and before >= end:
+        for _ in range(self._timeout_ms // _POLL_MS):
+            # Markers give no message but move the position.
+            position = consumer.position(partition, self._timeout_ms)
+            if len(messages) >= max_records or position >= end:
                 break
-            found = consumer.poll(self._timeout_ms, max_records=max_records - len(messages))
+            found = consumer.poll(_POLL_MS, max_records=max_records - len(messages))
             messages.extend(found.get(partition, ()))
-            # A poll ends empty when it passed only markers, which moves the position.
-            if not found and consumer.position(partition, self._timeout_ms) == before:
-                raise KafkaTimeoutError(f"nothing at offset {before} of {partition}, before {end}")
+        else:
+            raise KafkaTimeoutError(f"{partition} gave nothing at {position}, before its end {end}")
+        if not messages:
+            self._without_events[partition] = (offset, position)
         return messages
+
+    def _retried(self, call: Callable[[], Any]) -> Any:
+        """Calls the admin client, which, unlike the other clients, does not retry by itself.
+
+        The first commit of a new cluster makes the broker's own topic of offsets, and is
+        refused for a second or so until that is there.
+        """
+        for _ in range(int(self._settings.timeout_s / _RETRY_PAUSE_S)):
+            try:
+                return call()
+            except KafkaTimeoutError:
+                raise  # it has waited its time already
+            except KafkaError as error:
+                if not error.retriable:
+                    raise
+            time.sleep(_RETRY_PAUSE_S)
+        return call()
 
     def _ready_producer(self) -> Any:
         """Returns the producer, made if there is none, with no transaction open."""
         self._check_open()
         if self._producer is None:
             self._producer = KafkaProducer(
-                **self._connection(),
+                **self._connection()
+                # Delivery must have time for one request and a repetition.
+                | {"request_timeout_ms": self._timeout_ms // 2 - 10},
                 transactional_id=self._transactional_id,
                 transaction_timeout_ms=int(self._settings.transaction_timeout_s * 1_000),
                 enable_idempotence=True,
@@ -299,28 +295,33 @@ class KafkaEventLog:
                 max_block_ms=self._timeout_ms,
                 delivery_timeout_ms=self._timeout_ms,
                 batch_size=128 << 10,
+                linger_ms=5,
             )
             self._producer.init_transactions()
         return self._producer
 
-    def _ready_consumer(self) -> Any:
-        """Returns the consumer, made if there is none, with every partition assigned."""
+    def _ready_consumer(self, partition: TopicPartition) -> Any:
+        """Returns a partition's consumer, made if there is none.
+
+        Each partition has its own: with one for all, kafka-python 3.0.12 can stop fetching a
+        partition that was paused and resumed, and assigning in turn drops what was fetched
+        ahead.
+        """
         self._check_open()
-        if self._consumer is None:
+        consumer = self._consumers.get(partition)
+        if consumer is None:
             consumer = KafkaConsumer(
                 **self._connection(),
                 group_id=None,
                 enable_auto_commit=False,
-                auto_offset_reset="none",
+                auto_offset_reset="earliest",
                 isolation_level="read_committed",
                 max_partition_fetch_bytes=MAX_EVENT_BYTES,
             )
-            consumer.assign(self._partitions)
-            starts = consumer.beginning_offsets(self._partitions, self._timeout_ms)
-            for partition, start in starts.items():
-                consumer.seek(partition, start)
-            self._consumer = consumer
-        return self._consumer
+            consumer.assign([partition])
+            consumer.seek(partition, 0)
+            self._consumers[partition] = consumer
+        return consumer
 
     def _admin_client(self) -> Any:
         """Returns the admin client, made if there is none."""
@@ -338,11 +339,25 @@ class KafkaEventLog:
             "reconnect_backoff_max_ms": 1_000,
         }
 
+    def _abandon_transaction(self) -> None:
+        """Ends the transaction if the broker answers; if not, the next producer does so.
+
+        Readers wait at an open transaction, the brokers end it after `transaction_timeout_s`.
+        """
+        if self._producer is not None:
+            with suppress(KafkaError):
+                _run_within(self._producer.abort_transaction, _CLOSE_TIMEOUT_S)
+        self._drop_producer()
+
     def _drop_producer(self) -> None:
         producer, self._producer = self._producer, None
-        if producer is not None:
-            with suppress(KafkaError):
-                producer.close(timeout=0)
+        if producer is None:
+            return
+        with suppress(KafkaError):
+            producer.close(timeout=_CLOSE_TIMEOUT_S)
+        # `close` raises before it ends its thread if something could not be sent in time.
+        if producer._sender.is_alive():
+            producer._sender.force_close()
 
     @property
     def _timeout_ms(self) -> int:
@@ -383,6 +398,15 @@ class KafkaEventLog:
                 f"{settings.topic!r}, in {settings.timeout_s:g} s; check that the brokers answer, "
                 "then try again"
             ) from error
+
+
+def _alter_offsets(
+    admin: Any, group: str, offsets: Mapping[TopicPartition, OffsetAndMetadata]
+) -> None:
+    """Commits a group's offsets, and raises what the broker says of any partition."""
+    for partition, error in admin.alter_group_offsets(group, offsets).items():
+        if error is not NoError:
+            raise error(f"group {group!r}, {partition}")
 
 
 def _run_within(function: Callable[[], None], timeout_s: float) -> None:

@@ -1,6 +1,6 @@
 """The event log: durable, ordered within a partition, read by offset."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -69,3 +69,23 @@ class EventLog(Protocol):
     def close(self) -> None:
         """Releases files and connections; the log can be opened again."""
         ...
+
+
+def read_events(log: EventLog, *, until_ms: int | None = None) -> Iterator[Event]:
+    """Reads a log from its start to the end it has now, one partition after another.
+
+    Args:
+        log: The log.
+        until_ms: Only events received before this instant; all if None.
+    """
+    for partition, end in enumerate(log.end_offsets()):
+        offset = 0
+        while offset < end:
+            records = log.read(partition, offset)
+            if not records:
+                break
+            for record in records:
+                is_wanted = until_ms is None or record.event.received_at_ms < until_ms
+                if is_wanted and record.position.offset < end:
+                    yield record.event
+            offset = records[-1].position.offset + 1

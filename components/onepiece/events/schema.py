@@ -25,6 +25,8 @@ MIN_AT_MS = 100_000_000_000
 """1973-03-03 UTC; any present time given in seconds is below it, and so is refused."""
 MAX_AT_MS = 4_102_444_800_000
 """2100-01-01 UTC."""
+DAY_MS = 86_400_000
+"""One UTC day."""
 MAX_IDENTIFIER_LENGTH = 128
 """Chosen here: longer than any real key, short enough to index and to log."""
 MAX_LIST_ITEMS = 1_000

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Self
+from typing import Literal, Self
 
 from onepiece.errors import InvalidInput, NotFound, OnePieceError, OutputExists
 from onepiece.events.log import Position, Record
@@ -145,8 +145,8 @@ class SqliteEventLog:
         return [Record(Position(partition, at), parse_event(payload)) for at, payload in rows]
 
     def end_offsets(self) -> list[int]:
-        """Offset that the next record of each partition gets."""
-        with self._lock, explained(self._path):
+        """Offset that the next record of each partition gets, all as of one instant."""
+        with self._transaction("DEFERRED"):
             return [self._end_offset(partition) for partition in range(self._num_partitions)]
 
     def commit(self, group: str, offsets: Mapping[int, int]) -> None:
@@ -159,7 +159,7 @@ class SqliteEventLog:
                 )
         if not offsets:
             return
-        with self._transaction():
+        with self._transaction("IMMEDIATE"):
             self._connection.executemany(
                 "INSERT INTO offsets VALUES (?, ?, ?)"
                 " ON CONFLICT DO UPDATE SET next_offset = excluded.next_offset",
@@ -190,7 +190,7 @@ class SqliteEventLog:
 
     def _append_rows(self, rows: Sequence[tuple[int, bytes]]) -> list[Position]:
         """Gives each (partition, payload) the next offset and writes them all."""
-        with self._transaction():
+        with self._transaction("IMMEDIATE"):
             ends = {at: self._end_offset(at) for at in {partition for partition, _ in rows}}
             positions = []
             for partition, _ in rows:
@@ -219,11 +219,14 @@ class SqliteEventLog:
             )
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        """Commits what is done inside, or rolls all of it back."""
+    def _transaction(self, kind: Literal["DEFERRED", "IMMEDIATE"]) -> Iterator[None]:
+        """Commits what is done inside, or rolls all of it back.
+
+        IMMEDIATE takes the write lock first, so two appends cannot read the same end offset;
+        DEFERRED only reads, from one snapshot.
+        """
         with self._lock, explained(self._path):
-            # IMMEDIATE takes the write lock now: two appends cannot read the same end offset.
-            self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.execute(f"BEGIN {kind}")
             try:
                 yield
                 self._connection.execute("COMMIT")

@@ -7,7 +7,7 @@ online values, and both become rows by the same code (`view_rows.py`).
 import errno
 import logging
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
@@ -19,11 +19,13 @@ from onepiece.events.anchors import AnchorLedger, AnchorRecipe
 from onepiece.events.catalogue import Catalogue
 from onepiece.events.history import HistoryRecipe, HistoryUpdate, replay_histories
 from onepiece.events.log import EventLog, Record
+from onepiece.features.item_snapshot import ItemTable
 from onepiece.features.schema import DAY_MS, ITEM_VIEW, SERVICE_VIEWS
 from onepiece.features.store import UserProfile
 from onepiece.features.view_rows import (
     ViewRow,
     history_rows,
+    item_rows,
     offline_schema,
     offline_table,
     profile_rows,
@@ -56,6 +58,7 @@ def backfill(
     out: Path,
     profiles: Mapping[str, UserProfile] | None = None,
     user_ids: Collection[str] | None = None,
+    item_tables: Iterable[ItemTable] = (),
 ) -> BackfillResult:
     """Writes one parquet file a view, as needed to answer requests in [from_ms, to_ms].
 
@@ -73,6 +76,7 @@ def backfill(
         out: Folder for the files: new, or empty as `FeastStore.create` leaves it.
         profiles: User id -> profile.
         user_ids: Users whose histories are needed; None for all. Anchors count everybody.
+        item_tables: Daily tables, for the items' view; models read the tables themselves.
 
     Raises:
         OutputExists: `out` holds something already.
@@ -95,6 +99,8 @@ def backfill(
             for day_start_ms in range(from_ms - from_ms % DAY_MS, to_ms + 1, DAY_MS):
                 writer.write(query_rows(anchors.compute(day_start_ms)))
             writer.write(profile_rows(profiles or {}, available_at_ms=0))
+            for table in item_tables:
+                writer.write(item_rows(table))
         partial.chmod(0o755)
         partial.rename(out)
     except OSError as error:

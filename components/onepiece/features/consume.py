@@ -16,7 +16,7 @@ def consume(
     consumer: Consumer,
     *,
     should_stop: Callable[[], bool],
-    pause: Callable[[], None],
+    pause: Callable[[], object],
     is_until_idle: bool,
 ) -> int:
     """Polls until told to stop, or until the end of the log.

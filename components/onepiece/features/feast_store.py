@@ -33,12 +33,16 @@ from feast.infra.registry.base_registry import BaseRegistry
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Int64List, StringList, Value
 
-from onepiece.errors import FeatureStoreUnavailable, NotFound
+from onepiece.errors import FeatureStoreUnavailable
 from onepiece.events.anchors import QueryUpdate
 from onepiece.events.history import HistoryUpdate
 from onepiece.features.as_of_join import join_file
 from onepiece.features.declarations import load_declarations
-from onepiece.features.feast_settings import FeatureStoreSettings
+from onepiece.features.feast_settings import (
+    FeatureStoreSettings,
+    load_settings,
+    save_settings,
+)
 from onepiece.features.schema import FEATURE_SERVICE, SERVICE_VIEWS, features_of, join_keys_of
 from onepiece.features.store import SignalKey, Signals, UserProfile
 from onepiece.features.view_rows import (
@@ -110,26 +114,29 @@ class FeastStore:
             # a write-ahead log neither waits for the other. The mode stays with the file.
             with closing(sqlite3.connect(settings.folder / "online.db")) as connection:
                 connection.execute("PRAGMA journal_mode=WAL")
+        save_settings(settings)
         log.info("feature repository applied", extra={"online": settings.online})
         return cls.open(settings)
 
     @classmethod
-    def open(cls, settings: FeatureStoreSettings) -> "FeastStore":
+    def open(cls, store: Path | FeatureStoreSettings) -> "FeastStore":
         """Opens a store that `create` made, and reads once, so that the first request is fast.
 
+        Args:
+            store: Its folder, or the settings of this process if they differ from those it was
+                made with (another address of the same Redis).
+
         Raises:
-            NotFound: There is no store in `settings.folder`.
+            NotFound: There is no store.
             FeatureStoreUnavailable: The online store does not answer.
         """
-        if not (settings.folder / "registry.db").is_file():
-            raise NotFound(
-                f"there is no feature store in {settings.folder}; make it with "
-                "`onepiece features apply --repo feature_repo --store DIR`"
-            )
+        folder = store if isinstance(store, Path) else store.folder
+        saved = load_settings(folder)
+        settings = saved if isinstance(store, Path) else store
         with _as_unavailable(settings):
-            store = cls(FeatureStore(config=repo_config(settings)), settings)
-            store.read([SignalKey("-", "-", "-", 0)])
-        return store
+            opened = cls(FeatureStore(config=repo_config(settings)), settings)
+            opened.read([SignalKey("-", "-", "-", 0)])
+        return opened
 
     @property
     def offline_folder(self) -> Path:

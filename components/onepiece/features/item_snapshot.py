@@ -21,6 +21,7 @@ import pyarrow.feather as feather
 from numpy.typing import NDArray
 
 from onepiece.errors import InvalidDataset, StorageFull
+from onepiece.features.item_statistics import between, look_up
 
 DISPLAYED = 1
 """Bit of `promoted_flags`: at a special place of the store."""
@@ -97,7 +98,7 @@ class ItemTable:
 
     def store_sales(self, store_id: str, rows: NDArray[np.int64]) -> NDArray[np.int32]:
         """Counts recent order lines of each row in one store; 0 for a row of -1."""
-        return _look_up(
+        return look_up(
             self._places_or_none(rows),
             *self._part(store_id, self.sold_starts, self.sold_places, self.sold_counts),
         )
@@ -129,7 +130,7 @@ class ItemTable:
         known. A row of -1 looks like an item that was never sold.
         """
         places = self._places_or_none(rows)
-        flags = _look_up(
+        flags = look_up(
             places,
             *self._part(store_id, self.promoted_starts, self.promoted_places, self.promoted_flags),
         )
@@ -260,7 +261,7 @@ class ItemTable:
                 return _read_only(np.empty(0, dtype=np.int64))
             first, end = self._category_starts[code : code + 2].tolist()
         sold, _ = self._part(store_id, self.sold_starts, self.sold_places, self.sold_counts)
-        places = np.union1d(_between(sold, first, end), _between(self.wide_places, first, end))
+        places = np.union1d(between(sold, first, end), between(self.wide_places, first, end))
         return _read_only(np.sort(self._row_of_place[places]))
 
     def _part(
@@ -280,22 +281,6 @@ _COLUMNS = tuple(f.name for f in fields(ItemTable) if f.init and f.name != "vali
 def file_name(valid_from_ms: int) -> str:
     """Names the file of a table; names sort as instants do."""
     return f"items-{valid_from_ms:013d}.arrow"
-
-
-def _look_up(
-    wanted: NDArray[np.int64], places: NDArray[np.int32], values: NDArray[Any]
-) -> NDArray[Any]:
-    """Finds the value of each wanted place among ascending places; 0 where there is none."""
-    if not len(places):
-        return np.zeros(len(wanted), dtype=values.dtype)
-    # Equal dtypes keep numpy from converting the store's whole part.
-    found = np.minimum(np.searchsorted(places, wanted.astype(np.int32)), len(places) - 1)
-    return np.where(places[found] == wanted, values[found], values.dtype.type(0))
-
-
-def _between(places: NDArray[np.int32], first: int, end: int) -> NDArray[np.int32]:
-    low, high = np.searchsorted(places, np.array([first, end], dtype=np.int32))
-    return places[low:high]
 
 
 def _read_only(values: NDArray[np.int64]) -> NDArray[np.int64]:

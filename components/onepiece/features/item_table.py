@@ -1,13 +1,7 @@
-"""Item tables: computes each day's from the log's past, and finds the one to use at an instant."""
+"""Computes each day's item table from the past."""
 
-import os
-import re
-import threading
-from bisect import bisect_right
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,17 +10,17 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from onepiece.errors import NotFound
 from onepiece.events.catalogue import Catalogue
-from onepiece.features.item_snapshot import DISPLAYED, MAILED, ItemTable, file_name
+from onepiece.features.item_snapshot import DISPLAYED, MAILED, ItemTable
 from onepiece.features.item_statistics import (
-    Counts,
     count,
     is_among,
     last_by_item,
     median_by_item,
 )
+from onepiece.features.item_tables import ItemTables
 from onepiece.features.sales import NO_QUERY, SalesLedger
+from onepiece.features.schema import DAY_MS
 
 __all__ = [
     "NO_PROMOTIONS",
@@ -37,10 +31,6 @@ __all__ = [
     "WeekPromotions",
     "compute_item_table",
 ]
-
-DAY_MS = 86_400_000
-"""Milliseconds in a day."""
-_FILE = re.compile(r"items-(\d{13,})\.arrow")
 
 
 class ItemTableRecipe(BaseModel):
@@ -102,126 +92,70 @@ def compute_item_table(
         valid_from_ms: Start of the day.
         recipe: Windows.
     """
-    num_items = len(catalogue.item_ids)
-    categories = tuple(sorted(set(catalogue.category_ids)))
-    item_categories = _index_in(catalogue.category_ids, categories)
-    place_of_row = np.empty(num_items, dtype=np.int32)
-    place_of_row[np.argsort(item_categories, kind="stable")] = np.arange(num_items, dtype=np.int32)
-    store_ids = tuple(sorted({*ledger.lines.store_ids, *_distinct(promotions.store_ids)}))
-
-    past = _past_lines(ledger, catalogue, store_ids, valid_from_ms=valid_from_ms)
-    pairs = past.stores.astype(np.int64) * num_items + place_of_row[past.rows]
-    sold = count(pairs)
-    recent = count(pairs[past.since(recipe.store_sales_days)])
-    sold_counts = np.zeros(len(sold.codes), dtype=np.int32)
-    sold_counts[np.searchsorted(sold.codes, recent.codes)] = recent.counts
-    wide = count(pairs[past.since(recipe.wide_days)]).codes % max(num_items, 1)
-    is_wide = np.bincount(wide, minlength=num_items) >= recipe.wide_min_stores
-
-    now, usual = past.since(recipe.price_now_days), past.since(recipe.price_usual_days)
-    prices_now = median_by_item(past.rows[now], past.prices[now], num_items=num_items)
-    last_seen = last_by_item(past.rows, past.prices, num_items=num_items)
+    layout = _layout(catalogue)
+    past = _past_lines(ledger, catalogue, valid_from_ms=valid_from_ms)
+    past_stores = [past.store_ids[code] for code in np.flatnonzero(np.bincount(past.stores))]
+    store_ids = tuple(sorted({*past_stores, *_distinct(promotions.store_ids)}))
+    pairs = layout.pairs(_index_in(past.store_ids, store_ids)[past.stores], past.rows)
+    assortment = _assortment(past, pairs, layout, recipe)
+    promoted = _promoted(promotions, catalogue, store_ids, layout)
+    is_sold = assortment.is_wide[layout.places(promoted.codes)]
+    is_sold |= is_among(promoted.codes, assortment.codes)
+    codes = promoted.codes[is_sold]
+    query_ids, query_categories = _queries(past, layout)
     in_chain = past.rows[past.since(recipe.chain_sales_days)]
-    query_ids, query_categories = _queries(past, item_categories, categories)
-    promoted, flags = _promoted(promotions, catalogue, store_ids, place_of_row)
-    is_sold = is_wide[promoted % max(num_items, 1)] | is_among(promoted, sold.codes)
-    promoted, flags = promoted[is_sold], flags[is_sold]
     return ItemTable(
         valid_from_ms=valid_from_ms,
         item_ids=catalogue.item_ids,
         store_ids=store_ids,
-        category_ids=categories,
+        category_ids=layout.category_ids,
         query_ids=query_ids,
         query_categories=query_categories,
-        item_categories=item_categories,
-        sold_starts=_store_starts(sold.codes, len(store_ids), num_items),
-        sold_places=(sold.codes % max(num_items, 1)).astype(np.int32),
-        sold_counts=sold_counts,
-        wide_places=np.flatnonzero(is_wide).astype(np.int32),
-        chain_counts=np.bincount(in_chain, minlength=num_items).astype(np.int32),
-        prices_now=np.where(prices_now > 0, prices_now, last_seen),
-        prices_usual=median_by_item(past.rows[usual], past.prices[usual], num_items=num_items),
-        promoted_starts=_store_starts(promoted, len(store_ids), num_items),
-        promoted_places=(promoted % max(num_items, 1)).astype(np.int32),
-        promoted_flags=flags,
+        item_categories=layout.item_categories,
+        sold_starts=layout.starts(assortment.codes, len(store_ids)),
+        sold_places=layout.places(assortment.codes),
+        sold_counts=assortment.counts,
+        wide_places=np.flatnonzero(assortment.is_wide).astype(np.int32),
+        chain_counts=np.bincount(in_chain, minlength=layout.num_items).astype(np.int32),
+        prices_now=_prices_now(past, recipe.price_now_days, layout.num_items),
+        prices_usual=_median_prices(past, recipe.price_usual_days, layout.num_items),
+        promoted_starts=layout.starts(codes, len(store_ids)),
+        promoted_places=layout.places(codes),
+        promoted_flags=promoted.flags[is_sold],
     )
 
 
-class ItemTables:
-    """Finds the newest table not after an instant among the files of a folder; thread-safe.
+@dataclass(frozen=True, slots=True, eq=False)
+class _Layout:
+    """The catalogue by category: where each row's place is, and codes of (store, place) pairs."""
 
-    Tables may be added while it is in use, each newer than those before, by `ItemTable.save`.
-    """
+    num_items: int
+    category_ids: tuple[str, ...]
+    item_categories: NDArray[np.int32]
+    place_of_row: NDArray[np.int32]
 
-    def __init__(self, folder: Path, *, max_tables: int = 3) -> None:
-        """Reads nothing yet.
+    def pairs(self, stores: NDArray[np.int32], rows: NDArray[np.int32]) -> NDArray[np.int64]:
+        """Codes pairs of a store and an item; they sort by store, then place."""
+        return stores.astype(np.int64) * self.num_items + self.place_of_row[rows]
 
-        Args:
-            folder: Where tables are saved.
-            max_tables: Tables kept in memory, those used last; about 10 MB each.
-        """
-        self._folder = folder
-        self._max_tables = max_tables
-        self._tables: OrderedDict[int, ItemTable] = OrderedDict()
-        self._known: list[int] = []
-        self._folder_changed_ns = -1
-        self._lock = threading.Lock()
+    def places(self, codes: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Says which place each pair is of."""
+        return (codes % max(self.num_items, 1)).astype(np.int32)
 
-    def at(self, as_of_ms: int) -> ItemTable:
-        """Finds the newest table with `valid_from_ms` not after `as_of_ms`.
-
-        Raises:
-            NotFound: There is none.
-        """
-        with self._lock:
-            valid_from_ms = self._newest(as_of_ms)
-            table = self._tables.get(valid_from_ms)
-            if table is None:
-                table = ItemTable.load(self._folder / file_name(valid_from_ms))
-                self._tables[valid_from_ms] = table
-                if len(self._tables) > self._max_tables:
-                    self._tables.popitem(last=False)
-            self._tables.move_to_end(valid_from_ms)
-            return table
-
-    def _newest(self, as_of_ms: int) -> int:
-        place = bisect_right(self._known, as_of_ms)
-        if place == len(self._known) and self._may_have_newer(as_of_ms):
-            self._known = sorted(
-                int(match[1])
-                for name in (os.listdir(self._folder) if self._folder.is_dir() else ())
-                if (match := _FILE.fullmatch(name))
-            )
-            place = bisect_right(self._known, as_of_ms)
-        if not place:
-            first = self._known[0] if self._known else "none at all"
-            raise NotFound(
-                f"no item table in {self._folder} is valid at {as_of_ms} ms (the first is valid "
-                f"from: {first}); compute that day's table, or ask for a later instant"
-            )
-        return self._known[place - 1]
-
-    def _may_have_newer(self, as_of_ms: int) -> bool:
-        """Says whether to look at the folder again: it changed, or the newest is a day old.
-
-        The second covers file systems whose clock ticks too slowly to show two changes apart.
-        """
-        try:
-            changed_ns = self._folder.stat().st_mtime_ns
-        except FileNotFoundError:
-            return False
-        is_changed = changed_ns != self._folder_changed_ns
-        self._folder_changed_ns = changed_ns
-        return is_changed or not self._known or as_of_ms - self._known[-1] >= DAY_MS
+    def starts(self, codes: NDArray[np.int64], num_stores: int) -> NDArray[np.int64]:
+        """Says where each store's pairs begin among ascending ones; (num_stores + 1,)."""
+        firsts = np.arange(num_stores + 1, dtype=np.int64) * self.num_items
+        return np.searchsorted(codes, firsts)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Past:
-    """Lines that count for one table, ascending in `at_ms`; L = number of lines."""
+    """Lines that count for one table, ascending in `at_ms`; codes are the ledger's."""
 
     valid_from_ms: int
     rows: NDArray[np.int32]
     stores: NDArray[np.int32]
+    store_ids: tuple[str, ...]
     queries: NDArray[np.int32]
     query_ids: tuple[str, ...]
     prices: NDArray[np.float32]
@@ -233,9 +167,33 @@ class _Past:
         return slice(int(first), None)
 
 
-def _past_lines(
-    ledger: SalesLedger, catalogue: Catalogue, store_ids: tuple[str, ...], *, valid_from_ms: int
-) -> _Past:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Assortment:
+    """Pairs sold so far, ascending, their recent order lines, and what is sold everywhere."""
+
+    codes: NDArray[np.int64]
+    counts: NDArray[np.int32]
+    is_wide: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Promoted:
+    """Pairs promoted, ascending, and how."""
+
+    codes: NDArray[np.int64]
+    flags: NDArray[np.uint8]
+
+
+def _layout(catalogue: Catalogue) -> _Layout:
+    num_items = len(catalogue.item_ids)
+    category_ids = tuple(sorted(set(catalogue.category_ids)))
+    item_categories = _index_in(catalogue.category_ids, category_ids)
+    place_of_row = np.empty(num_items, dtype=np.int32)
+    place_of_row[np.argsort(item_categories, kind="stable")] = np.arange(num_items, dtype=np.int32)
+    return _Layout(num_items, category_ids, item_categories, place_of_row)
+
+
+def _past_lines(ledger: SalesLedger, catalogue: Catalogue, *, valid_from_ms: int) -> _Past:
     """Selects what was received before the day and is in the catalogue."""
     lines = ledger.lines
     rows = _index_in(lines.item_ids, catalogue.item_ids)[lines.item_codes]
@@ -243,7 +201,8 @@ def _past_lines(
     return _Past(
         valid_from_ms=valid_from_ms,
         rows=rows[is_past],
-        stores=_index_in(lines.store_ids, store_ids)[lines.store_codes[is_past]],
+        stores=lines.store_codes[is_past],
+        store_ids=lines.store_ids,
         queries=lines.query_codes[is_past],
         query_ids=lines.query_ids,
         prices=lines.unit_prices[is_past],
@@ -251,21 +210,43 @@ def _past_lines(
     )
 
 
-def _queries(
-    past: _Past, item_categories: NDArray[np.int32], categories: tuple[str, ...]
-) -> tuple[tuple[str, ...], NDArray[np.int32]]:
+def _assortment(
+    past: _Past, pairs: NDArray[np.int64], layout: _Layout, recipe: ItemTableRecipe
+) -> _Assortment:
+    sold = count(pairs)
+    recent = count(pairs[past.since(recipe.store_sales_days)])
+    counts = np.zeros(len(sold.codes), dtype=np.int32)
+    counts[np.searchsorted(sold.codes, recent.codes)] = recent.counts
+    # Each distinct pair is one store that sold the item.
+    in_stores = layout.places(count(pairs[past.since(recipe.wide_days)]).codes)
+    is_wide = np.bincount(in_stores, minlength=layout.num_items) >= recipe.wide_min_stores
+    return _Assortment(sold.codes, counts, is_wide)
+
+
+def _median_prices(past: _Past, days: int, num_items: int) -> NDArray[np.float32]:
+    window = past.since(days)
+    return median_by_item(past.rows[window], past.prices[window], num_items=num_items)
+
+
+def _prices_now(past: _Past, days: int, num_items: int) -> NDArray[np.float32]:
+    medians = _median_prices(past, days, num_items)
+    last_seen = last_by_item(past.rows, past.prices, num_items=num_items)
+    return np.where(medians > 0, medians, last_seen)
+
+
+def _queries(past: _Past, layout: _Layout) -> tuple[tuple[str, ...], NDArray[np.int32]]:
     """Finds the category most ordered after each query that is not a category itself.
 
     Ties go to the category that comes first in the alphabet.
     """
     is_asked = past.queries != NO_QUERY
-    num_categories = max(len(categories), 1)
-    codes = past.queries[is_asked].astype(np.int64) * num_categories
-    counted: Counts = count(codes + item_categories[past.rows[is_asked]])
+    num_categories = max(len(layout.category_ids), 1)
+    asked = past.queries[is_asked].astype(np.int64) * num_categories
+    counted = count(asked + layout.item_categories[past.rows[is_asked]])
     order = np.lexsort((counted.codes, -counted.counts, counted.codes // num_categories))
     codes = counted.codes[order]
     _, first = np.unique(codes // num_categories, return_index=True)
-    known = set(categories)
+    known = set(layout.category_ids)
     best = sorted(
         (query_id, int(code % num_categories))
         for code in codes[first].tolist()
@@ -275,26 +256,18 @@ def _queries(
 
 
 def _promoted(
-    promotions: WeekPromotions,
-    catalogue: Catalogue,
-    store_ids: tuple[str, ...],
-    place_of_row: NDArray[np.int32],
-) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-    """Turns promotions into ascending pair codes and flags; unknown items are left out."""
+    promotions: WeekPromotions, catalogue: Catalogue, store_ids: tuple[str, ...], layout: _Layout
+) -> _Promoted:
+    """Turns promotions into pairs; unknown items are left out."""
     rows = _index_in(promotions.item_ids, catalogue.item_ids)
-    stores = _index_in(promotions.store_ids, store_ids)
-    codes = stores.astype(np.int64) * len(place_of_row)
     is_known = rows >= 0
-    codes = codes[is_known] + place_of_row[rows[is_known]]
-    flags = promotions.is_displayed * DISPLAYED + promotions.is_mailed * MAILED
-    flags = flags.astype(np.uint8)[is_known]
+    stores = _index_in(promotions.store_ids, store_ids)
+    codes = layout.pairs(stores[is_known], rows[is_known])
+    flags = np.zeros(len(rows), dtype=np.uint8)
+    flags[promotions.is_displayed] |= DISPLAYED
+    flags[promotions.is_mailed] |= MAILED
     order = np.argsort(codes)
-    return codes[order], flags[order]
-
-
-def _store_starts(codes: NDArray[np.int64], num_stores: int, num_items: int) -> NDArray[np.int64]:
-    """Says where each store's pairs begin among ascending pair codes."""
-    return np.searchsorted(codes, np.arange(num_stores + 1, dtype=np.int64) * num_items)
+    return _Promoted(codes[order], flags[is_known][order])
 
 
 def _index_in(names: Sequence[str] | NDArray[Any], known: Sequence[str]) -> NDArray[np.int32]:

@@ -14,9 +14,11 @@ import pyarrow as pa
 from onepiece.events.anchors import Anchors, QueryUpdate
 from onepiece.events.history import HistoryUpdate
 from onepiece.events.interactions import Interactions
+from onepiece.features.item_snapshot import ItemTable
 from onepiece.features.schema import (
     ANCHORS_VIEW,
     FEATURES,
+    ITEM_VIEW,
     MEMORY_VIEW,
     PREFIXES,
     PROFILE_VIEW,
@@ -105,6 +107,21 @@ def profile_rows(
         for user_id, p in profiles.items()
     ]
     return {PROFILE_VIEW: rows}
+
+
+def item_rows(table: ItemTable) -> dict[str, list[ViewRow]]:
+    """Turns a day's table into rows of the items' view; items without recent sales have none."""
+    sold = np.flatnonzero(table.chain_counts)
+    columns = (table.chain_counts[sold], table.prices_now[sold], table.prices_usual[sold])
+    rows = zip(sold.tolist(), *(column.tolist() for column in columns), strict=True)
+    # Like a history, a table holds what was received up to and including this instant.
+    at_ms = table.valid_from_ms - 1
+    return {
+        ITEM_VIEW: [
+            ViewRow((table.item_ids[row],), at_ms, (sales, now, usual))
+            for row, sales, now, usual in rows
+        ]
+    }
 
 
 def offline_schema(view: str) -> pa.Schema:

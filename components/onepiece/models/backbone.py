@@ -211,6 +211,9 @@ def _attend_in_groups(
     )
     own_HBNP = own_HXMP.view(heads, batch, num_rows, num_own)
     weights_HBNK = torch.cat([input_HBNS, own_HBNP], dim=-1).softmax(-1)
-    input_weights_HBNS, own_weights_HBNP = weights_HBNK.split([num_input, num_own], dim=-1)
-    from_own_HXME = own_weights_HBNP.reshape(heads, num_groups, size, num_own) @ own.values_HBSE
-    return input_weights_HBNS @ cache.values_HBSE + from_own_HXME.view(query_HBNE.shape)
+    input_weights_HBNS = weights_HBNK[..., :num_input]
+    own_weights_HBNP = weights_HBNK[..., num_input:]
+    own_weights_HXMP = own_weights_HBNP.reshape(heads, num_groups, size, num_own)
+    from_own_HXME = own_weights_HXMP @ own.values_HBSE
+    from_input_HBNE = input_weights_HBNS @ cache.values_HBSE
+    return from_input_HBNE + from_own_HXME.view(query_HBNE.shape)

@@ -101,11 +101,13 @@ class OnePiece(nn.Module):
             biases=biases,
             earlier=[None] * self.recipe.num_layers,
         )
-        return self.retrieval.user(blocks_BKGMD[:, :, 0])
+        users_BKD: Tensor = self.retrieval.user(blocks_BKGMD[:, :, 0])
+        return users_BKD
 
     def item_vectors(self, item_rows_N: Tensor) -> Tensor:
         """Returns (N, D): the item tower, which reads the item's own embedding only."""
-        return self.retrieval.item(self.tokens.items(item_rows_N))
+        items_ND: Tensor = self.retrieval.item(self.tokens.items(item_rows_N))
+        return items_ND
 
     def score_candidates(self, encoding: ContextEncoding, candidates: CandidateTensors) -> Tensor:
         """Returns (B, N, K) logits, one a ranking task; those of padding mean nothing.
@@ -122,7 +124,8 @@ class OnePiece(nn.Module):
         logits_BGMK = self.ranking(blocks_BKGMD)
         slots_BSK = logits_BGMK.flatten(1, 2)
         index_BNK = candidates.slot_BN[..., None].expand(-1, -1, slots_BSK.shape[-1])
-        return slots_BSK.gather(1, index_BNK)
+        logits_BNK: Tensor = slots_BSK.gather(1, index_BNK)
+        return logits_BNK
 
     def _blocks_on_shared_context(
         self, encoding: ContextEncoding, candidates: CandidateTensors

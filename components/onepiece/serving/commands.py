@@ -7,7 +7,12 @@ import signal
 import sys
 import tempfile
 import threading
+from contextlib import redirect_stdout
 from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from onepiece.serving.ray_environment import Addresses
 
 _DESCRIPTION = "Serve Retrieve, PreRank and Recommend over REST and gRPC until stopped."
 
@@ -39,7 +44,7 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
 
 
 def _run_ray(args: argparse.Namespace) -> int:
-    from onepiece.serving.load import ServingPaths, check_paths
+    from onepiece.serving.paths import ServingPaths, check_paths
     from onepiece.serving.ray_environment import Addresses, check_ports, ray_environment
     from onepiece.serving.recipe import ServingRecipe, read_serving_recipe
     from onepiece.serving.settings import read_settings
@@ -51,11 +56,19 @@ def _run_ray(args: argparse.Namespace) -> int:
     check_paths(paths)
     addresses = Addresses(args.host, args.http_port, args.grpc_port, args.replicas)
     check_ports(addresses)
-    stopped = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopped.set())
+    stopped, stdout = threading.Event(), sys.stdout
+
+    def stop_on_signals() -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stopped.set())
+
+    stop_on_signals()
     # A short path: Ray's sockets below it may have 107 characters at most.
-    with tempfile.TemporaryDirectory(prefix="op-", ignore_cleanup_errors=True) as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="op-", ignore_cleanup_errors=True) as folder,
+        # Ray prints what its processes complain of; stdout is for the ready line alone.
+        redirect_stdout(sys.stderr),
+    ):
         os.environ.update(ray_environment(Path(folder)))
         from onepiece.serving.ray_app import serve_until
 
@@ -66,14 +79,16 @@ def _run_ray(args: argparse.Namespace) -> int:
             settings=settings,
             recipe=recipe,
             folder=Path(folder),
-            on_ready=lambda: _say_ready(addresses.http_url, addresses.grpc_target, args.json),
+            on_cluster=stop_on_signals,
+            on_ready=lambda: _say_ready(addresses, stdout, is_json=args.json),
         )
     return 0
 
 
-def _say_ready(http_url: str, grpc_target: str, is_json: bool) -> None:
+def _say_ready(addresses: "Addresses", stdout: TextIO, *, is_json: bool) -> None:
+    http_url, grpc_target = addresses.http_url, addresses.grpc_target
     if is_json:
-        sys.stdout.write(json.dumps({"http_url": http_url, "grpc_target": grpc_target}) + "\n")
+        stdout.write(json.dumps({"http_url": http_url, "grpc_target": grpc_target}) + "\n")
     else:
-        sys.stdout.write(f"ready: REST {http_url}, gRPC {grpc_target} (stop with Ctrl-C)\n")
-    sys.stdout.flush()
+        stdout.write(f"ready: REST {http_url}, gRPC {grpc_target} (stop with Ctrl-C)\n")
+    stdout.flush()

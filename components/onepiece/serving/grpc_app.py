@@ -1,7 +1,7 @@
 """The gRPC door: messages become the same requests as REST's, errors the same words."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import grpc
@@ -20,11 +20,12 @@ from onepiece.serving.schemas import (
     PRE_RANK,
     RECOMMEND,
     RETRIEVE,
+    Answer,
+    AnyRequest,
     PreRankRequest,
     RecommendRequest,
     RetrieveRequest,
 )
-from onepiece.serving.service import Service
 
 log = logging.getLogger(__name__)
 
@@ -33,11 +34,15 @@ _INTERNAL = "the server failed; its log says why"
 _RequestT = TypeVar("_RequestT", RetrieveRequest, PreRankRequest, RecommendRequest)
 
 
+ReadAndAnswer = Callable[[str, Callable[[], AnyRequest]], Awaitable[Answer]]
+"""`Service.answer`; not imported, because whoever only registers the door needs no model."""
+
+
 class GrpcDoor:
     """Answers the methods of the proto's service."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, answer: ReadAndAnswer) -> None:
+        self._read_and_answer = answer
 
     async def retrieve(self, message: Message | Undecodable, context: Any) -> Message:
         """Answers `Retrieve`."""
@@ -60,7 +65,7 @@ class GrpcDoor:
     ) -> Message:
         """Answers, or sets the status on the context: raising would log the caller's faults."""
         try:
-            answer = await self._service.answer(method, lambda: request_of_message(model, message))
+            answer = await self._read_and_answer(method, lambda: request_of_message(model, message))
             return answer_to_message(answer)
         except OnePieceError as error:
             _set_status(context, type(error), str(error))
@@ -110,4 +115,4 @@ def _set_status(context: Any, error: type[OnePieceError], details: str) -> None:
     context.set_code(grpc.StatusCode[error.grpc_status])
     # Details travel as a trailer, which gRPC limits to 8 KiB by default.
     context.set_details(details[:_MAX_DETAILS])
-    context.set_trailing_metadata(((ERROR_CODE, error.__name__),))
+    context.set_trailing_metadata([(ERROR_CODE, error.__name__)])

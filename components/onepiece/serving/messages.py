@@ -51,8 +51,12 @@ def request_of_message(model: type[_RequestT], message: Message | Undecodable) -
             "send that message of onepiece.proto"
         )
     fields = {
-        field.name: tuple(value) if field.is_repeated else value
-        for field, value in message.ListFields()
+        field.name: list(getattr(message, field.name))
+        if field.is_repeated
+        else getattr(message, field.name)
+        for field in message.DESCRIPTOR.fields
+        # What may be left out, and is, gets the schema's default.
+        if not field.has_presence or message.HasField(field.name)
     }
     return parse_mapping(model, fields, num_bytes=message.ByteSize())
 

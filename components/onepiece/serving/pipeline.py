@@ -12,7 +12,7 @@ import numpy as np
 from onepiece.bundle import Bundle
 from onepiece.context.request import CANDIDATE_FEATURES, ContextRequest
 from onepiece.context.request import Candidates as NoCandidates
-from onepiece.errors import InvalidRequest
+from onepiece.errors import InvalidInput, InvalidRequest
 from onepiece.features.item_table import ItemTables
 from onepiece.features.store import OnlineStore, SignalKey
 from onepiece.index.build import ItemIndex
@@ -81,10 +81,10 @@ class Pipeline:
             signals_timeout_s: Longest wait for the store; None waits, for replays.
 
         Raises:
-            InvalidRequest: The index is of another bundle.
+            InvalidInput: The index is of another bundle.
         """
         if index.bundle_version != bundle.version:
-            raise InvalidRequest(
+            raise InvalidInput(
                 f"the index is of bundle {index.bundle_version}, the model of {bundle.version}; "
                 "build the index from this bundle"
             )

@@ -17,16 +17,15 @@ from google.protobuf.message import Message
 from ray import serve
 from ray.serve.schema import ApplicationStatus
 
+from onepiece import errors
 from onepiece.errors import OnePieceError
 from onepiece.serving.client import GrpcClient, HttpClient, ServingClient
 from onepiece.serving.grpc_app import GrpcDoor
-from onepiece.serving.http_app import create_app
-from onepiece.serving.load import ServingPaths, load_pipeline, warm_up_request
 from onepiece.serving.messages import Undecodable
+from onepiece.serving.paths import ServingPaths, warm_up_request
 from onepiece.serving.ray_environment import Addresses
 from onepiece.serving.recipe import ServingRecipe
 from onepiece.serving.schemas import RecommendRequest
-from onepiece.serving.service import Service
 from onepiece.serving.settings import ServingSettings
 from onepiece.telemetry import configure_logging
 
@@ -46,13 +45,19 @@ class OnePieceDeployment:
     def __init__(
         self, paths: ServingPaths, settings: ServingSettings, recipe: ServingRecipe
     ) -> None:
+        # Imported here, so that the process that starts the cluster loads no model.
+        from onepiece.serving.load import load_pipeline
+        from onepiece.serving.service import Service
+
         configure_logging(level=settings.log_level, is_json=True)
         self._warm_up = warm_up_request(paths.item_tables)
         self._service = Service(load_pipeline(paths, settings, recipe), settings)
-        self._door = GrpcDoor(self._service)
+        self._door = GrpcDoor(self._service.answer)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Builds the REST door; Ray calls this after the constructor."""
+        from onepiece.serving.http_app import create_app
+
         return create_app(self._service, warm_up=self._warm_up)
 
     async def Retrieve(self, message: Message | Undecodable, grpc_context: Any) -> Message:  # noqa: N802
@@ -76,6 +81,7 @@ def serve_until(
     settings: ServingSettings,
     recipe: ServingRecipe,
     folder: Path,
+    on_cluster: Callable[[], None],
     on_ready: Callable[[], None],
 ) -> None:
     """Starts a cluster on this machine, serves until stopped, and leaves no process.
@@ -87,6 +93,7 @@ def serve_until(
         settings: Settings of each replica.
         recipe: What is not learned.
         folder: For Ray's own files; a short path.
+        on_cluster: Called when Ray runs; it has taken over the signals by then.
         on_ready: Called once, when both doors have answered a real request.
 
     Raises:
@@ -94,6 +101,7 @@ def serve_until(
     """
     try:
         _start(folder, addresses)
+        on_cluster()
         application = _deployment(addresses.num_replicas, settings).bind(paths, settings, recipe)
         serve.run_many(
             [serve.RunTarget(application, name=APPLICATION, route_prefix="/")],
@@ -105,8 +113,8 @@ def serve_until(
             stopped.wait()
     finally:
         log.info("stopping")
-        serve.shutdown()
-        ray.shutdown()  # type: ignore[no-untyped-call]
+        serve.shutdown()  # type: ignore[no-untyped-call]
+        ray.shutdown()
 
 
 def _start(folder: Path, addresses: Addresses) -> None:
@@ -136,6 +144,8 @@ def _deployment(num_replicas: int, settings: ServingSettings) -> Any:
         num_replicas=num_replicas,
         # Above what the service lets wait, so that its own refusal answers and not Ray's.
         max_ongoing_requests=2 * settings.max_waiting_requests,
+        # What does not load now will not load in a minute either.
+        max_constructor_retry_count=1,
         # Replicas that ask for more processors than there are never start.
         ray_actor_options={"num_cpus": 0.1},
         graceful_shutdown_wait_loop_s=0.1,
@@ -152,11 +162,19 @@ def _is_running(stopped: threading.Event) -> bool:
         if application.status == ApplicationStatus.RUNNING:
             return True
         if application.status == ApplicationStatus.DEPLOY_FAILED:
-            causes = [one.message for one in application.deployments.values() if one.message]
-            raise OnePieceError(
-                "the application could not start: " + "; ".join(causes or [application.message])
-            )
+            causes = [one.message for one in application.deployments.values()]
+            raise _cause_of_failure("\n".join([*causes, application.message]))
     return False
+
+
+def _cause_of_failure(message: str) -> OnePieceError:
+    """Finds our own error in what Ray says of a replica that did not start."""
+    for line in message.splitlines():
+        name, separator, said = line.strip().removeprefix("onepiece.errors.").partition(": ")
+        error_class = getattr(errors, name, None)
+        if separator and isinstance(error_class, type) and issubclass(error_class, OnePieceError):
+            return error_class(said)
+    return OnePieceError(f"the application could not start: {message}")
 
 
 def _is_answering(stopped: threading.Event, paths: ServingPaths, addresses: Addresses) -> bool:

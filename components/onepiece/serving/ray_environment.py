@@ -15,7 +15,11 @@ class Addresses:
     """Where the doors are, and how many replicas are behind them."""
 
     host: str = "127.0.0.1"
-    """Interface of both doors; the default cannot be reached from outside the machine."""
+    """Interface of both doors; the default cannot be reached from outside the machine.
+
+    Ray 2.60 opens its own ports (of its processes, HAProxy's statistics, the replicas' gRPC) on
+    all interfaces whatever is said here: on a shared network, put a firewall before them.
+    """
     http_port: int = 8000
     """Port of REST."""
     grpc_port: int = 9000
@@ -70,7 +74,7 @@ def ray_environment(folder: Path) -> dict[str, str]:
         Measured on Ray 2.60 (design notes on the stack): throughput mode with HAProxy answers in a
         tenth of the default's time; without the draining period a shutdown takes 30 s.
     """
-    metrics_port, stats_port = _free_ports(2)
+    metrics, stats, fallback_http, fallback_grpc = map(str, _free_ports(4))
     return {
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
@@ -79,8 +83,10 @@ def ray_environment(folder: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics_port),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(stats_port),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": metrics,
+        "RAY_SERVE_HAPROXY_STATS_PORT": stats,
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": fallback_http,
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": fallback_grpc,
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "2",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0.5",
         # The cluster is one machine's own and listens on loopback.

@@ -7,8 +7,6 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from onepiece.errors import InvalidRecipe, NotFound
-from onepiece.events.anchors import AnchorRecipe
-from onepiece.events.history import HistoryRecipe
 from onepiece.features.item_table import ItemTableRecipe
 from onepiece.serving.recipe import ServingRecipe
 from onepiece.simulation.recipe import LoggingPolicyRecipe, ReplayRecipe, ShopperRecipe
@@ -26,17 +24,22 @@ class DemoRecipe(BaseModel):
     logging_policy: LoggingPolicyRecipe = Field(
         LoggingPolicyRecipe(), description="How the policy of the logging weeks explores."
     )
-    history: HistoryRecipe = Field(HistoryRecipe(), description="Bounds of the histories.")
     item_table: ItemTableRecipe = Field(
         ItemTableRecipe(), description="Windows of the item statistics."
     )
-    anchors: AnchorRecipe = Field(AnchorRecipe(), description="How anchors are chosen.")
     training: str = Field(
         "complete_journey_joint",
         pattern=r"^[a-z0-9_]+$",
         description="Name of the training recipe in ray_jobs/recipes.",
     )
     serving: ServingRecipe = Field(ServingRecipe(), description="Candidates and score fusion.")
+    num_receipt_weeks: int = Field(
+        8,
+        ge=0,
+        le=51,
+        description="Weeks before the logging weeks whose receipts may be trained on: item tables "
+        "and features are made for them too.",
+    )
     num_partitions: int = Field(4, ge=1, le=64, description="Partitions of the event log.")
     num_replay_processes: int = Field(
         2, ge=1, le=64, description="Processes that replay the counterfactual cells."

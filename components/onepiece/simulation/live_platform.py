@@ -37,19 +37,20 @@ class TwoDoorClient:
 class LivePlatform:
     """Answers through the experiment's router; implements `Platform`."""
 
-    def __init__(
-        self, router: Router, log: EventLog, *, start_day: Callable[[int], None]
-    ) -> None:
+    def __init__(self, router: Router, log: EventLog, *, start_day: Callable[[int], None]) -> None:
         """Makes a platform.
 
         Args:
             router: Assigns, asks, logs exposures.
             log: Takes what shoppers do; the history consumer reads it.
             start_day: Runs the daily batch for the midnight given.
+            pause: Waits the seconds given while the history consumer catches up; raises if the
+                consumer is gone.
         """
         self._router = router
         self._log = log
         self._start_day = start_day
+        self._pause = pause
         self._last_position: dict[str, Position] = {}
 
     def start_day(self, day_start_ms: int) -> None:
@@ -67,7 +68,7 @@ class LivePlatform:
             ],
             timeout_s=BARRIER_TIMEOUT_S,
             clock=time.monotonic,
-            pause=time.sleep,
+            pause=self._pause,
         )
         answers = self._router.recommend_many([as_recommend(request) for request in requests])
         return [as_page(answer) for answer in answers]
@@ -84,7 +85,7 @@ def as_recommend(request: PageRequest) -> RecommendRequest:
     return RecommendRequest(
         request_id=request.request_id,
         user_id=request.user_id,
-        query=request.query_id,
+        query_id=request.query_id,
         store_id=request.store_id,
         as_of_ms=request.as_of_ms,
         count=request.count,
@@ -93,6 +94,4 @@ def as_recommend(request: PageRequest) -> RecommendRequest:
 
 def as_page(answer: Answer) -> Page:
     """Shows a shopper what serving answered."""
-    return Page(
-        request_id=answer.request_id, item_ids=tuple(item.item_id for item in answer.items)
-    )
+    return Page(request_id=answer.request_id, item_ids=tuple(item.item_id for item in answer.items))

@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import IO, Self
@@ -51,7 +51,13 @@ class RunFolder:
         self._previous = signal.signal(signal.SIGTERM, _interrupt)  # type: ignore[assignment]
         return self
 
-    def start(self, command: Sequence[str], *, log_name: str) -> subprocess.Popen[str]:
+    def start(
+        self,
+        command: Sequence[str],
+        *,
+        log_name: str,
+        environment: Mapping[str, str] | None = None,
+    ) -> subprocess.Popen[str]:
         """Starts a child in a process group of its own; stdout is piped, stderr goes to a log."""
         log_path = self.path / "logs" / f"{log_name}.log"
         log_path.parent.mkdir(exist_ok=True)
@@ -63,6 +69,7 @@ class RunFolder:
                 stderr=log_file,
                 text=True,
                 start_new_session=True,
+                env=environment,
             )
         self._children.append(child)
         self._tell_guard(f"start {child.pid}")
@@ -73,6 +80,11 @@ class RunFolder:
         end_group(child)
         self._children.remove(child)
         self._tell_guard(f"stop {child.pid}")
+
+    def stop_all(self) -> None:
+        """Ends every child, the last started first."""
+        for child in list(reversed(self._children)):
+            self.stop(child)
 
     def complete(self) -> Path:
         """Gives the folder its name; from here on it stays whatever happens."""
@@ -87,8 +99,7 @@ class RunFolder:
         trace: TracebackType | None,
     ) -> None:
         """Ends every child, removes the folder if it is not complete, ends the guard."""
-        for child in list(reversed(self._children)):
-            self.stop(child)
+        self.stop_all()
         shutil.rmtree(self.path, ignore_errors=True)
         if self._guard is not None and self._guard.stdin is not None:
             self._tell_guard("complete")

@@ -110,7 +110,8 @@ def _examples(
 
 def _drafts(spine: Spine, item_tables: ItemTables, recipe: TrainingRecipe) -> list[_Draft]:
     """Chooses requests, in order of time, so that each day's item table is read once."""
-    last_ms = max((each.as_of_ms for each in (*spine.pages, *spine.receipts)), default=0)
+    ends_ms = [each[-1].as_of_ms for each in (spine.pages, spine.receipts) if each]
+    last_ms = max(ends_ms, default=0)
     validation_ms = (last_ms // DAY_MS + 1 - recipe.examples.validation_days) * DAY_MS
     pages = [page for page in spine.pages if page.as_of_ms < validation_ms]
     last_pages = [page for page in spine.pages if page.as_of_ms >= validation_ms]

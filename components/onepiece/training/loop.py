@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from onepiece.errors import OnePieceError
+from onepiece.errors import TrainingDiverged
 from onepiece.models.onepiece import OnePiece
 from onepiece.training.checkpoint import (
     Place,
@@ -29,10 +29,6 @@ log = logging.getLogger(__name__)
 _SORT_WINDOW = 16
 """Batches among which requests of like length are put together; chosen here: enough to save
 padding, few enough that a batch is still a draw."""
-
-
-class Diverged(OnePieceError):
-    """The loss is no longer a number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +49,10 @@ class Progress:
     step: int
     num_steps: int
     loss: float
+    is_checkpoint: bool = False
+    """Whether a checkpoint was due, in every worker alike."""
     checkpoint: Path | None = None
-    """The checkpoint just written, if one was."""
+    """Where rank 0 wrote it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +89,7 @@ def train(
         share: This worker's part; with several, `torch.distributed` must be initialised.
 
     Raises:
-        Diverged: The loss is NaN or infinite.
+        TrainingDiverged: The loss is NaN or infinite.
         StorageFull: No room for a checkpoint; earlier ones are intact.
         InvalidRecipe: The checkpoint is of another run.
     """
@@ -111,10 +109,11 @@ def train(
         mine = batch_rows[share.rank :: share.num_workers]
         losses.append(_step(model, optimiser, examples, mine, recipe, share=share, step=step))
         done, written = step + 1, None
-        if checkpoints and share.rank == 0 and _is_due(done, num_steps, recipe):
+        is_due = checkpoints is not None and _is_due(done, num_steps, recipe)
+        if checkpoints and is_due and share.rank == 0:
             place = Place(done, digest, tuple(losses))
             written = save_checkpoint(checkpoints, model=model, optimiser=optimiser, place=place)
-        on_progress(Progress(done, num_steps, losses[-1], written))
+        on_progress(Progress(done, num_steps, losses[-1], is_due, written))
     return Trained(model.eval(), tuple(losses), resumed_at)
 
 
@@ -163,7 +162,7 @@ def _step(
         loss = objective(model, examples.batch(rows), recipe.losses)
         value = float(loss.detach())
         if not math.isfinite(value):
-            raise Diverged(
+            raise TrainingDiverged(
                 f"the loss is {value} at step {step} with learning rate "
                 f"{recipe.optimiser.learning_rate}; lower optimiser.learning_rate or "
                 "optimiser.clip_norm, or look for features that are not finite"
@@ -184,8 +183,11 @@ def _average_gradients(model: nn.Module, num_workers: int) -> None:
     )
     torch.distributed.all_reduce(flat)
     flat /= num_workers
-    for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-        parameter.grad = part.view_as(parameter)
+    start = 0
+    for parameter in parameters:
+        end = start + parameter.numel()
+        parameter.grad = flat[start:end].view_as(parameter)
+        start = end
 
 
 def _batches(
@@ -216,7 +218,8 @@ def _sorted_in_windows(
 
 def _optimiser(model: OnePiece, recipe: OptimiserRecipe) -> torch.optim.AdamW:
     """Gives the match bias its own learning rate and no weight decay."""
-    biases, others = [], []
+    biases: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             (biases if name.endswith("match_bias_HA") else others).append(parameter)

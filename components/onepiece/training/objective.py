@@ -58,9 +58,7 @@ def _ranking(
             bce = binary_cross_entropy(logits_BN, positive_BN, mask_BN)
             loss = loss + recipe.ranking_bce * bce
         if recipe.ranking_scl:
-            scl = set_contrastive(
-                logits_BN, positive_BN, mask_BN, temperature=recipe.temperature
-            )
+            scl = set_contrastive(logits_BN, positive_BN, mask_BN, temperature=recipe.temperature)
             loss = loss + recipe.ranking_scl * scl
     return loss
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from onepiece.events.sqlite_log import SqliteEventLog
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from onepiece.errors import InvalidInput
 from onepiece.events.anchors import (
     MS_PER_DAY,

@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+
 from onepiece.errors import InvalidEvent, InvalidInput, NotFound
 from onepiece.events.commands import add_commands
 from onepiece.events.schema import Click, dump_event

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
+
 from onepiece.errors import DeadlineExceeded
 from onepiece.events.history import (
     HistoryConsumer,
@@ -25,7 +27,6 @@ from onepiece.events.schema import (
     OrderLine,
     partition_of,
 )
-from pydantic import ValidationError
 
 START_MS = 1_500_000_000_000
 SMALL = HistoryRecipe(max_recent_events=4, max_memory_events=3, max_seen_event_ids=1_000)

@@ -3,6 +3,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from onepiece.errors import InvalidEvent
 from onepiece.events.schema import (
     MAX_AT_MS,

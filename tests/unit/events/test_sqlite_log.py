@@ -3,6 +3,7 @@ import threading
 from pathlib import Path
 
 import pytest
+
 from onepiece.errors import (
     EventLogUnavailable,
     InvalidInput,

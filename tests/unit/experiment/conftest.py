@@ -122,12 +122,12 @@ def make_shop(
     return events
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def plan() -> ExperimentPlan:
     return demo_plan(7)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def phase() -> LivePhase:
     return LivePhase(
         from_ms=LIVE_FROM_MS,
@@ -136,11 +136,11 @@ def phase() -> LivePhase:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def request_events() -> Callable[..., list[Event]]:
     return make_request_events
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def shop() -> Callable[..., list[Event]]:
     return make_shop

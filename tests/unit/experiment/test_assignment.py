@@ -115,6 +115,14 @@ def test_more_traffic_adds_users_and_moves_none():
     assert all(many.arms_of(user) == arms for user, arms in enrolled.items())
 
 
+def test_exactly_the_lowest_buckets_take_part():
+    plan = demo_plan(1)
+    bucket = bucket_of("user-1", salt=plan.traffic_salt, layer="")
+
+    assert not PlannedAssignment(with_traffic(plan, bucket)).arms_of("user-1")
+    assert PlannedAssignment(with_traffic(plan, bucket + 1)).arms_of("user-1")
+
+
 def test_without_traffic_nobody_takes_part():
     assignment = PlannedAssignment(with_traffic(demo_plan(1), 0))
 

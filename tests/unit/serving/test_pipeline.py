@@ -1,8 +1,11 @@
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from onepiece.errors import FeatureStoreUnavailable, InvalidRequest, NotFound
+
+from onepiece.errors import FeatureStoreUnavailable, InvalidInput, InvalidRequest, NotFound
+from onepiece.serving.pipeline import Pipeline
 from onepiece.serving.recipe import FusionRecipe, ServingRecipe
 from onepiece.serving.schemas import PreRankRequest, RecommendRequest, RetrieveRequest
 
@@ -133,19 +136,13 @@ def test_recommend_equals_retrieve_followed_by_pre_rank(pipeline, make):
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_the_order_of_candidates_never_changes_the_answer(
-    pipeline, world_module, make, strategy
-):
+def test_the_order_of_candidates_never_changes_the_answer(pipeline, world_module, make, strategy):
     item_ids = [*world_module.MILK, "unknown-b", "unknown-a"]
     shuffled = item_ids.copy()
     random.Random(1).shuffle(shuffled)
 
-    [first] = pipeline.pre_rank(
-        [make(PreRankRequest, item_ids=tuple(item_ids), ranker=strategy)]
-    )
-    [second] = pipeline.pre_rank(
-        [make(PreRankRequest, item_ids=tuple(shuffled), ranker=strategy)]
-    )
+    [first] = pipeline.pre_rank([make(PreRankRequest, item_ids=tuple(item_ids), ranker=strategy)])
+    [second] = pipeline.pre_rank([make(PreRankRequest, item_ids=tuple(shuffled), ranker=strategy)])
 
     assert first == second
 
@@ -254,35 +251,26 @@ def test_a_batch_reads_the_store_once(world, world_module, make):
     assert store.num_reads == 1
 
 
-def test_heuristics_never_touch_the_model(world, make, monkeypatch):
-    def refuse(*_: object) -> None:
-        raise AssertionError("the model was read")
-
-    monkeypatch.setattr(type(world.bundle.model), "encode_context", refuse)
+def test_heuristics_never_touch_the_model(world, world_module, make):
+    model = world_module.CountingModel(world.bundle.model)
     requests = [
         make(RecommendRequest, retriever=retriever, ranker=ranker)
         for retriever in ("popular", "repeat")
         for ranker in ("popular", "repeat")
     ]
 
-    answers = world.pipeline().recommend(requests)
+    answers = world.pipeline(model=model).recommend(requests)
 
     assert all(answer.items for answer in answers)
+    assert model.num_encodes == 0
 
 
-def test_a_page_by_onepiece_encodes_the_context_once(world, make, monkeypatch):
-    model, encoded = type(world.bundle.model), []
-    encode_context = model.encode_context
+def test_a_page_by_onepiece_encodes_the_context_once(world, world_module, make):
+    model = world_module.CountingModel(world.bundle.model)
 
-    def count(self, context):
-        encoded.append(context)
-        return encode_context(self, context)
+    world.pipeline(model=model).recommend([make(RecommendRequest)])
 
-    monkeypatch.setattr(model, "encode_context", count)
-
-    world.pipeline().recommend([make(RecommendRequest)])
-
-    assert len(encoded) == 1
+    assert model.num_encodes == 1
 
 
 def test_a_store_that_is_down_gives_popular_items_and_says_so(world, world_module, make):
@@ -331,11 +319,7 @@ def test_an_instant_before_the_first_item_table_is_not_found(pipeline, make):
 
 
 def test_an_index_of_another_bundle_is_refused(world):
-    from dataclasses import replace
-
-    from onepiece.serving.pipeline import Pipeline
-
-    with pytest.raises(InvalidRequest, match="build the index from this bundle"):
+    with pytest.raises(InvalidInput, match="build the index from this bundle"):
         Pipeline(
             world.bundle,
             store=world.memory,

@@ -8,6 +8,7 @@ import pytest
 from google.protobuf.descriptor import FieldDescriptor
 from hypothesis import given
 from hypothesis import strategies as st
+
 from onepiece.serving import onepiece_pb2 as pb
 from onepiece.serving import schemas
 from onepiece.serving.messages import (

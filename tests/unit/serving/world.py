@@ -1,7 +1,7 @@
 """A small shop with everything that serving needs: catalogue, sales, features, bundle, index."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -57,6 +57,21 @@ class CountingStore:
         return getattr(self._store, name)
 
 
+class CountingModel:
+    """A model that counts how often contexts are encoded."""
+
+    def __init__(self, model: OnePiece) -> None:
+        self._model = model
+        self.num_encodes = 0
+
+    def encode_context(self, context: object) -> object:
+        self.num_encodes += 1
+        return self._model.encode_context(context)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._model, name)
+
+
 @dataclass(frozen=True)
 class World:
     """Everything that serving needs, and where it lies."""
@@ -71,11 +86,12 @@ class World:
         self,
         *,
         store: object = None,
+        model: object = None,
         recipe: ServingRecipe | None = None,
         signals_timeout_s: float | None = None,
     ) -> Pipeline:
         return Pipeline(
-            self.bundle,
+            replace(self.bundle, model=model or self.bundle.model),
             store=store or self.memory,
             item_tables=self.item_tables,
             index=self.index,
@@ -151,7 +167,7 @@ def make_bundle(folder: Path, catalogue: Catalogue) -> str:
         model=OnePieceRecipe(width=16, id_width=8, side_width=4, group_size=6),
     )
     vocabulary = build_vocabulary(
-        catalogue, query_ids=CATEGORIES, order_counts={item_id: 1 for item_id in MILK}
+        catalogue, query_ids=CATEGORIES, order_counts=dict.fromkeys(MILK, 1)
     )
     model = OnePiece(recipe.model, context=recipe.context, vocabulary=vocabulary).eval()
     return save_bundle(

@@ -23,6 +23,8 @@ def test_every_part_of_a_name_matters():
         Draws(0, "ab", "c").uniform("d"),
         Draws(0, "a").uniform("bc", "d"),
         Draws(0, "a", "bc", "d").uniform(),
+        Draws(0, "ab").uniform("c"),
+        Draws(0, "a").uniform("bc"),
         Draws(1, "a", "bc").uniform("d"),
         Draws(0, "a", "bc").uniform("e"),
     ]

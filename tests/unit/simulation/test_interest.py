@@ -49,6 +49,13 @@ def test_likeness_is_a_sum_of_what_is_the_same(catalogue, item_id, price, expect
     assert value == pytest.approx(expected)
 
 
+def test_no_price_is_no_substitute_however_wide_the_gap_may_be(catalogue):
+    wide = RECIPE.model_copy(update={"max_price_gap": 5.0})
+
+    assert likeness(WANTED, "twin", 0.01, recipe=wide, catalogue=catalogue) > 0.9
+    assert likeness(WANTED, "twin", 0.0, recipe=wide, catalogue=catalogue) == 0.0
+
+
 def test_two_unknown_sizes_are_not_the_same(catalogue):
     demand = Demand("no size", 1, 4.0)
 

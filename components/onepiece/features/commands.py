@@ -1,0 +1,246 @@
+"""The verbs of `onepiece features`."""
+
+import argparse
+import json
+import signal
+import sys
+import threading
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from onepiece.events.sqlite_log import SqliteEventLog
+
+IDLE_PAUSE_S = 0.005
+"""Seconds between two looks at a log without news; chosen here: a look costs 0.1 ms."""
+
+
+def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Registers `apply`, `backfill`, `check` and `consume`."""
+    _add_apply(subparsers)
+    _add_backfill(subparsers)
+    _add_check(subparsers)
+    _add_consume(subparsers)
+
+
+def run_apply(args: argparse.Namespace) -> int:
+    """Applies the feature repository to a store, which is made if it is missing."""
+    from onepiece.features.feast_settings import FeatureStoreSettings
+    from onepiece.features.feast_store import FeastStore
+    from onepiece.features.schema import FEATURE_SERVICE, feature_schema_digest
+
+    options: dict[str, Any] = {"folder": args.store}
+    if args.redis is not None:
+        options |= {"online": "redis", "redis_connection": args.redis}
+    settings = FeatureStoreSettings(**options)
+    FeastStore.create(args.repo, settings).close()
+    answer = {
+        "store": str(args.store),
+        "online": settings.online,
+        "feature_service": FEATURE_SERVICE,
+        "feature_schema_digest": feature_schema_digest(),
+    }
+    _print(answer, is_json=args.json)
+    return 0
+
+
+def run_backfill(args: argparse.Namespace) -> int:
+    """Computes the offline rows of every view from an event log."""
+    from onepiece.datasets.catalogue_file import read_catalogue
+    from onepiece.events.anchors import AnchorRecipe
+    from onepiece.events.history import HistoryRecipe
+    from onepiece.features.backfill import backfill
+
+    catalogue = read_catalogue(args.catalogue)
+    log = _open_log(args.log)
+    try:
+        from_ms, to_ms = _span(log, args)
+        result = backfill(
+            log,
+            catalogue,
+            history_recipe=HistoryRecipe(),
+            anchor_recipe=AnchorRecipe(),
+            from_ms=from_ms,
+            to_ms=to_ms,
+            out=args.out,
+        )
+    finally:
+        log.close()
+    answer = {"out": str(args.out), "from_ms": from_ms, "to_ms": to_ms, **result.num_rows}
+    _print(answer, is_json=args.json)
+    return 0
+
+
+def run_check(args: argparse.Namespace) -> int:
+    """Compares every history of the online store with the log; 1 if any differs."""
+    from onepiece.datasets.catalogue_file import read_catalogue
+    from onepiece.events.history import HistoryRecipe
+    from onepiece.features.check import check_histories
+    from onepiece.features.feast_store import FeastStore
+
+    catalogue = read_catalogue(args.catalogue)
+    log = _open_log(args.log)
+    try:
+        store = FeastStore.open(args.store)
+        result = check_histories(
+            log, store, category_of=catalogue.category_of, recipe=HistoryRecipe()
+        )
+        store.close()
+    finally:
+        log.close()
+    _print(asdict(result), is_json=args.json)
+    return 1 if result.num_mismatches else 0
+
+
+def run_consume(args: argparse.Namespace) -> int:
+    """Runs the history consumer until it is told to stop, or until the end of the log."""
+    from onepiece.datasets.catalogue_file import read_catalogue
+    from onepiece.events.history import HistoryConsumer, HistoryRecipe
+    from onepiece.features.consume import consume
+    from onepiece.features.feast_store import FeastStore
+
+    catalogue = read_catalogue(args.catalogue)
+    stop = threading.Event()
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signal_number, lambda *_: stop.set())
+    log = _open_log(args.log)
+    try:
+        store = FeastStore.open(args.store)
+        consumer = HistoryConsumer(
+            log, store, category_of=catalogue.category_of, recipe=HistoryRecipe()
+        )
+        sys.stderr.write("history consumer ready\n")
+        num_read = consume(
+            consumer,
+            should_stop=stop.is_set,
+            # Waiting on the event ends the pause at once when a signal comes.
+            pause=lambda: stop.wait(IDLE_PAUSE_S),
+            is_until_idle=args.until_idle,
+        )
+        store.close()
+    finally:
+        log.close()
+    _print({"num_records": num_read}, is_json=args.json)
+    return 0
+
+
+def _add_apply(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _add_verb(
+        subparsers,
+        "apply",
+        summary="Apply the Feast declarations and make the online store.",
+        example="onepiece features apply --repo feature_repo --store data/store",
+    )
+    parser.add_argument("--repo", type=Path, required=True, help="folder of the declarations")
+    parser.add_argument("--store", type=Path, required=True, help="folder of the store")
+    parser.add_argument(
+        "--redis",
+        default=None,
+        metavar="HOST:PORT",
+        help="keep online features in this Redis (default: SQLite in the store's folder)",
+    )
+    parser.set_defaults(run=run_apply)
+
+
+def _add_backfill(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _add_verb(
+        subparsers,
+        "backfill",
+        summary="Compute the offline parquet files of all feature views from an event log.",
+        example="onepiece features backfill --log data/log --catalogue data/catalogue.parquet "
+        "--out data/store/offline",
+    )
+    _add_log(parser)
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for the files: new or empty"
+    )
+    parser.add_argument(
+        "--from-ms", type=int, default=None, help="first instant asked for (default: the log's)"
+    )
+    parser.add_argument(
+        "--to-ms", type=int, default=None, help="last instant asked for (default: the log's end)"
+    )
+    parser.set_defaults(run=run_backfill)
+
+
+def _add_check(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _add_verb(
+        subparsers,
+        "check",
+        summary="Compare the histories in the online store with the event log, for all users.",
+        example="onepiece features check --log data/log --catalogue data/catalogue.parquet "
+        "--store data/store",
+    )
+    _add_log(parser)
+    parser.add_argument("--store", type=Path, required=True, help="folder of the store")
+    parser.set_defaults(run=run_check)
+
+
+def _add_consume(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _add_verb(
+        subparsers,
+        "consume",
+        summary="Fold events into histories and write them to the online store.",
+        example="onepiece features consume --log data/log --catalogue data/catalogue.parquet "
+        "--store data/store",
+    )
+    _add_log(parser)
+    parser.add_argument("--store", type=Path, required=True, help="folder of the store")
+    parser.add_argument(
+        "--until-idle", action="store_true", help="stop at the end of the log (default: wait)"
+    )
+    parser.set_defaults(run=run_consume)
+
+
+def _add_verb(
+    subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    *,
+    summary: str,
+    example: str,
+) -> argparse.ArgumentParser:
+    parser = subparsers.add_parser(
+        name, help=summary, description=summary, epilog=f"example: {example}"
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    return parser
+
+
+def _add_log(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--log", type=Path, required=True, help="folder of the event log")
+    parser.add_argument(
+        "--catalogue", type=Path, required=True, help="catalogue.parquet of the shop"
+    )
+
+
+def _open_log(folder: Path) -> "SqliteEventLog":
+    from onepiece.events.sqlite_log import SqliteEventLog
+
+    return SqliteEventLog.open(folder)
+
+
+def _span(log: "SqliteEventLog", args: argparse.Namespace) -> tuple[int, int]:
+    """Takes the instants given; else those of the first and after the last event received."""
+    from onepiece.errors import InvalidInput
+
+    if args.from_ms is not None and args.to_ms is not None:
+        return args.from_ms, args.to_ms
+    received_ms = [
+        record.event.received_at_ms
+        for partition, end in enumerate(log.end_offsets())
+        for offset in range(0, end, 10_000)
+        for record in log.read(partition, offset)
+    ]
+    if not received_ms:
+        raise InvalidInput(f"the log {args.log} is empty; append events first")
+    from_ms = min(received_ms) if args.from_ms is None else args.from_ms
+    return from_ms, max(received_ms) + 1 if args.to_ms is None else args.to_ms
+
+
+def _print(answer: dict[str, Any], *, is_json: bool) -> None:
+    if is_json:
+        sys.stdout.write(json.dumps(answer) + "\n")
+        return
+    for name, value in answer.items():
+        sys.stdout.write(f"{name:24} {value}\n")

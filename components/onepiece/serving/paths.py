@@ -1,0 +1,61 @@
+"""Where a server's files lie, and a first request made from them; imports no model."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from onepiece.errors import NotFound
+from onepiece.events.schema import MAX_AT_MS
+from onepiece.features.item_table import ItemTables
+from onepiece.serving.schemas import RecommendRequest
+
+_WARM_UP_ID = "warm-up"
+
+
+@dataclass(frozen=True, slots=True)
+class ServingPaths:
+    """Where everything lies."""
+
+    bundle: Path
+    """Folder of the bundle."""
+    index: Path
+    """Folder of the index built from it."""
+    store: Path
+    """Folder of the Feast store."""
+    item_tables: Path
+    """Folder of the item tables."""
+
+
+def check_paths(paths: ServingPaths) -> None:
+    """Checks that every folder is there, before a cluster is started for nothing.
+
+    Raises:
+        NotFound: A folder is missing.
+    """
+    for name in ("bundle", "index", "store", "item_tables"):
+        folder: Path = getattr(paths, name)
+        if not folder.is_dir():
+            option = "--" + name.replace("_", "-")
+            raise NotFound(f"{option} {folder} is no folder; give the one that was written")
+
+
+def warm_up_request(item_tables: Path) -> RecommendRequest:
+    """Makes a request that exercises both stages, on the newest item table.
+
+    Raises:
+        NotFound: There is no item table.
+    """
+    table = ItemTables(item_tables).at(MAX_AT_MS)
+    pools = (
+        (store_id, category_id)
+        for store_id in table.store_ids
+        for category_id in table.category_ids
+        if len(table.pool(store_id, category_id))
+    )
+    store_id, category_id = next(pools, (_WARM_UP_ID, _WARM_UP_ID))
+    return RecommendRequest(
+        request_id=_WARM_UP_ID,
+        user_id=_WARM_UP_ID,
+        query_id=category_id,
+        store_id=store_id,
+        as_of_ms=table.valid_from_ms,
+    )

@@ -1,0 +1,129 @@
+"""The command `onepiece demo`."""
+
+import argparse
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from onepiece.serving.ray_environment import Addresses
+    from onepiece.simulation.demo import DemoResult
+
+_SUMMARY = "Run the main job: a shop's real orders in, a measured experiment out."
+
+
+def add_command(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Registers `demo`."""
+    parser = subparsers.add_parser(
+        "demo",
+        help=_SUMMARY,
+        description=_SUMMARY
+        + " Demand is real (Complete Journey receipts); browsing is simulated.",
+        epilog="example: onepiece demo --profile quick --keep-serving",
+    )
+    parser.add_argument(
+        "--profile",
+        default="demo",
+        help="quick (about 2 minutes), demo (at most 10), full (all households), or a recipe file "
+        "(default %(default)s)",
+    )
+    parser.add_argument("--seed", type=int, help="seed of the replay (default: the recipe's)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs"), help="folder for results (default %(default)s)"
+    )
+    parser.add_argument(
+        "--root", type=Path, default=Path(), help="the checkout (default: the current folder)"
+    )
+    parser.add_argument("--http-port", type=int, default=8000, help="REST (default %(default)s)")
+    parser.add_argument("--grpc-port", type=int, default=9000, help="gRPC (default %(default)s)")
+    parser.add_argument(
+        "--keep-serving", action="store_true", help="keep the servers running until Ctrl-C"
+    )
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.set_defaults(run=_demo)
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from onepiece.errors import NotFound
+    from onepiece.serving.ray_environment import Addresses, check_ports
+    from onepiece.simulation.demo_recipe import load_profile
+    from onepiece.simulation.progress import Progress
+    from onepiece.simulation.run_folder import RunFolder
+
+    recipe = load_profile(args.profile)
+    if args.seed is not None:
+        replay = recipe.replay.model_copy(update={"seed": args.seed})
+        recipe = recipe.model_copy(update={"replay": replay})
+    root = args.root.resolve()
+    for name in ("feature_repo", "ray_jobs"):
+        if not (root / name).is_dir():
+            raise NotFound(
+                f"{root} has no {name}/; run this in a checkout of the project, or give --root"
+            )
+    addresses = Addresses(http_port=args.http_port, grpc_port=args.grpc_port)
+    check_ports(addresses)
+    profile = Path(args.profile).stem
+
+    from onepiece.simulation.demo import NUM_STEPS, Demo
+
+    with RunFolder(args.out.resolve(), f"{profile}-seed{recipe.replay.seed}") as run:
+        progress = Progress(NUM_STEPS)
+        demo = Demo(
+            recipe, profile=profile, root=root, run=run, progress=progress, addresses=addresses
+        )
+        result = demo.run()
+        run.stop_all()
+        final = run.complete()
+        _print_result(result, final, elapsed_s=progress.elapsed_s, is_json=args.json)
+        if args.keep_serving:
+            demo.serve_again(final)
+        _print_lines_to_copy(result, final, addresses, is_serving=args.keep_serving)
+        if args.keep_serving:
+            threading.Event().wait()
+    return 0
+
+
+def _print_result(result: "DemoResult", final: Path, *, elapsed_s: float, is_json: bool) -> None:
+    from onepiece.experiment.report import HTML_NAME, JSON_NAME
+    from onepiece.experiment.report_text import render_table
+
+    if is_json:
+        sys.stdout.write(result.report.model_dump_json() + "\n")
+        return
+    sys.stdout.write("\n" + render_table(result.report))
+    streamed = next(
+        one for one in result.cells if (one.cell.retriever, one.cell.ranker) == ("onepiece",) * 2
+    )
+    frozen = result.cells[-1]
+    gain = streamed.gmv_per_household.mean() / frozen.gmv_per_household.mean() - 1.0
+    sys.stdout.write(
+        f"Fresh histories: MRR@20 {streamed.mrr_at_20:.4f} streamed, {frozen.mrr_at_20:.4f} as of "
+        f"the day's start; true GMV per user {gain:+.1%}\n\n"
+        f"report: {final / 'report' / HTML_NAME}\n"
+        f"data:   {final / 'report' / JSON_NAME}\n"
+        f"took:   {elapsed_s:.0f} s\n"
+    )
+
+
+def _print_lines_to_copy(
+    result: "DemoResult", final: Path, addresses: "Addresses", *, is_serving: bool
+) -> None:
+    request = result.example_request
+    if not is_serving:
+        sys.stdout.write(
+            "\nStart the servers of this run again (or run the demo with --keep-serving):\n"
+            f"  .venv/bin/onepiece serving ray --bundle {final}/bundle --index {final}/index \\\n"
+            f"    --store {final}/store --item-tables {final}/item_tables\n"
+        )
+    sys.stdout.write(
+        "\nAsk for a page over REST:\n"
+        f"  curl -s {addresses.http_url}/v1/recommend -H 'content-type: application/json' \\\n"
+        f"    -d '{request.model_dump_json()}'\n"
+        "and over gRPC:\n"
+        f"  .venv/bin/onepiece serving ask --grpc {addresses.grpc_target} \\\n"
+        f"    '{request.model_dump_json()}'\n"
+    )
+    if is_serving:
+        sys.stdout.write("\nThe servers run until Ctrl-C.\n")
+    sys.stdout.flush()

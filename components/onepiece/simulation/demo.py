@@ -1,0 +1,392 @@
+"""The main job: a shop's real orders in, a measured experiment out.
+
+    real receipts -> event log -> logging weeks -> histories, anchors, item tables (features)
+    -> training -> bundle -> index -> REST and gRPC servers -> live weeks with three arms in two
+    layers -> the report; and every cell replayed for everybody, so that the truth is known.
+
+Nothing here computes: each step is a stage's own function or command. All instants are the
+data's own.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from onepiece.bundle import load_bundle
+from onepiece.context.vocabulary import build_vocabulary
+from onepiece.datasets.catalogue_file import write_catalogue
+from onepiece.events.anchors import AnchorLedger, AnchorRecipe, QueryUpdate
+from onepiece.events.history import HistoryRecipe
+from onepiece.events.log import read_events
+from onepiece.events.schema import DAY_MS, Order
+from onepiece.events.sqlite_log import SqliteEventLog
+from onepiece.experiment.join import join_outcomes
+from onepiece.experiment.outcomes import LivePhase
+from onepiece.experiment.plan import ExperimentPlan, demo_plan, dump_plan
+from onepiece.experiment.report import ExperimentReport, Provenance, build_report, write_report
+from onepiece.experiment.report_html import render_page
+from onepiece.experiment.router import Router
+from onepiece.experiment.truth import CellReplay, Truth, true_effects
+from onepiece.features.backfill import backfill
+from onepiece.features.daily_batch import DailyBatch
+from onepiece.features.feast_settings import FeatureStoreSettings
+from onepiece.features.feast_store import FeastStore
+from onepiece.features.item_table import ItemTables
+from onepiece.index.build import build_index
+from onepiece.serving.client import GrpcClient, HttpClient
+from onepiece.serving.ray_environment import Addresses
+from onepiece.serving.schemas import RecommendRequest
+from onepiece.simulation.cell_platform import Cell
+from onepiece.simulation.cells import CellResult, CellSetting, replay_cells
+from onepiece.simulation.demo_processes import Processes
+from onepiece.simulation.demo_recipe import DemoRecipe
+from onepiece.simulation.demo_shop import DemoShop, read_shop
+from onepiece.simulation.interest import prices_of
+from onepiece.simulation.live_platform import LivePlatform, TwoDoorClient
+from onepiece.simulation.logging_platform import LoggingPlatform
+from onepiece.simulation.logging_policy import LoggingPolicy
+from onepiece.simulation.progress import Bar, Progress
+from onepiece.simulation.replay import ReplayProgress, replay
+from onepiece.simulation.run_folder import RunFolder
+from onepiece.simulation.shopper import Shopper
+from onepiece.simulation.visits import num_intents
+from onepiece.training.examples import build_examples
+from onepiece.training.recipe import TrainingRecipe, load_recipe
+
+NUM_STEPS = 11
+"""Steps that `run_demo` shows."""
+APPEND_ORDERS = 2_000
+"""Receipts appended at once; one transaction each."""
+NUM_CLIENT_THREADS = 8
+"""Requests under way at once; chosen here: keeps one replica on one core busy."""
+DATASET = "Complete Journey (84.51/dunnhumby): one year of real grocery receipts"
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demo made."""
+
+    report: ExperimentReport
+    cells: tuple[CellResult, ...]
+    """All cells of the experiment, then OnePiece with histories as of the day's start."""
+    example_request: RecommendRequest
+    """A request that the servers of this run can answer."""
+
+
+class Demo:
+    """One run: the shop, the log, the stores and the folder that they are in."""
+
+    def __init__(
+        self,
+        recipe: DemoRecipe,
+        *,
+        profile: str,
+        root: Path,
+        run: RunFolder,
+        progress: Progress,
+        addresses: Addresses,
+    ) -> None:
+        """Takes what a run needs; does nothing yet.
+
+        Args:
+            recipe: The numbers.
+            profile: Name of the recipe, for the report.
+            root: The checkout, with feature_repo/ and ray_jobs/.
+            run: Where everything is written.
+            progress: Shows the steps.
+            addresses: Where the server listens.
+        """
+        self._recipe = recipe
+        self._profile = profile
+        self._root = root
+        self._path = run.path
+        self._progress = progress
+        self._processes = Processes(run, root=root, addresses=addresses)
+        self._addresses = addresses
+        self._plan = demo_plan(recipe.replay.seed)
+        self._queries_of_day: dict[int, list[QueryUpdate]] = {}
+
+    def run(self) -> DemoResult:
+        """Runs every step and returns the result; the report is written, processes are running."""
+        with self._progress.step("reading the data set", unit="receipt lines") as bar:
+            shop = read_shop(self._recipe.replay)
+            bar.to(len(shop.data.receipts))
+        write_catalogue(shop.data.catalogue, self._path / "catalogue.parquet")
+        log = SqliteEventLog.create(self._path / "log", num_partitions=self._recipe.num_partitions)
+        store = FeastStore.create(
+            self._root / "feature_repo", FeatureStoreSettings(folder=self._path / "store")
+        )
+        store.write_profiles(shop.profiles, available_at_ms=0)
+        self._import_receipts(shop, log)
+        self._processes.start_history_consumer()
+        batch = self._daily_batch(shop, log)
+        self._tables_of_receipts(shop, batch)
+        self._log_weeks(shop, log, batch)
+        training = self._root / "ray_jobs" / "recipes" / f"{self._recipe.training}.yaml"
+        self._prepare_training(shop, log, store, load_recipe(training))
+        self._train(training)
+        self._build_index()
+        self._start_server()
+        self._live_weeks(shop, log, store, batch)
+        cells = self._replay_cells(shop)
+        report = self._report(shop, log, cells)
+        log.close()
+        last = shop.live_visits[-1]
+        return DemoResult(
+            report=report,
+            cells=tuple(cells),
+            example_request=RecommendRequest(
+                request_id="example-1",
+                user_id=last.household_id,
+                query_id=last.intents[0].query_id,
+                store_id=last.store_id,
+                as_of_ms=shop.live_end_ms,
+                count=5,
+            ),
+        )
+
+    def serve_again(self, folder: Path) -> None:
+        """Starts the servers from a complete run's folder."""
+        self._processes.start_server(folder, recipe=self._recipe.serving)
+
+    def _import_receipts(self, shop: DemoShop, log: SqliteEventLog) -> None:
+        """Appends the past of the households that will browse."""
+        total = len(shop.past.basket_starts) - 1
+        with self._progress.step("real receipts to events", unit="receipts", total=total) as bar:
+            done = 0
+            for orders in _chunks(shop.past_orders(), APPEND_ORDERS):
+                log.append(orders)
+                done += len(orders)
+                bar.to(done)
+
+    def _daily_batch(self, shop: DemoShop, log: SqliteEventLog) -> DailyBatch:
+        return DailyBatch(
+            log,
+            shop.data.catalogue,
+            ledger=shop.background_sales(),
+            anchors=AnchorLedger(AnchorRecipe()),
+            promotions_at=shop.promotions_at,
+            recipe=self._recipe.item_table,
+            out=self._path / "item_tables",
+        )
+
+    def _receipts_start_ms(self, shop: DemoShop) -> int:
+        """First instant whose receipts may be trained on."""
+        return shop.logging_start_ms - 7 * self._recipe.num_receipt_weeks * DAY_MS
+
+    def _tables_of_receipts(self, shop: DemoShop, batch: DailyBatch) -> None:
+        """Makes the item tables of the weeks whose receipts may be trained on."""
+        days = range(self._receipts_start_ms(shop), shop.logging_start_ms, DAY_MS)
+        with self._progress.step("item tables of past weeks", unit="days", total=len(days)) as bar:
+            for done, day_start_ms in enumerate(days, start=1):
+                batch.run(day_start_ms)
+                bar.to(done)
+
+    def _shopper(self, shop: DemoShop, tables: ItemTables) -> Shopper:
+        return Shopper(
+            self._recipe.shopper,
+            shop.data.catalogue,
+            prices_of(tables.at),
+            seed=self._recipe.replay.seed,
+        )
+
+    def _log_weeks(self, shop: DemoShop, log: SqliteEventLog, batch: DailyBatch) -> None:
+        """Lets the logging policy answer; what happens is what will be trained on."""
+        platform = LoggingPlatform(
+            LoggingPolicy(self._recipe.logging_policy, seed=self._recipe.replay.seed),
+            log,
+            lambda day_start_ms: batch.run(day_start_ms).table,
+        )
+        total = num_intents(shop.logging_visits)
+        with self._progress.step("logging weeks", unit="pages", total=total) as bar:
+            replay(
+                shop.logging_visits,
+                platform,
+                self._shopper(shop, ItemTables(self._path / "item_tables")),
+                page_size=self._recipe.replay.page_size,
+                on_progress=_shown_on(bar),
+            )
+
+    def _prepare_training(
+        self, shop: DemoShop, log: SqliteEventLog, store: FeastStore, training: TrainingRecipe
+    ) -> None:
+        """Computes features as they were and joins them with what was logged."""
+        with self._progress.step("features as of each page", unit="examples") as bar:
+            backfill(
+                log,
+                shop.data.catalogue,
+                history_recipe=HistoryRecipe(),
+                anchor_recipe=AnchorRecipe(),
+                from_ms=self._receipts_start_ms(shop),
+                to_ms=shop.live_start_ms,
+                out=store.offline_folder,
+                profiles=shop.profiles,
+                user_ids=shop.household_ids,
+            )
+            counts: dict[str, int] = {}
+            query_ids: set[str] = set()
+            for event in read_events(log, until_ms=shop.live_start_ms):
+                if isinstance(event, Order):
+                    for line in event.lines:
+                        counts[line.item_id] = counts.get(line.item_id, 0) + 1
+                elif event.kind == "exposure":
+                    query_ids.add(event.query_id)
+            vocabulary = build_vocabulary(
+                shop.data.catalogue,
+                query_ids=query_ids,
+                order_counts=counts,
+                profiles=shop.profiles.values(),
+            )
+            num_examples = build_examples(
+                log,
+                store,
+                ItemTables(self._path / "item_tables"),
+                vocabulary,
+                training,
+                self._path / "examples",
+                until_ms=shop.live_start_ms,
+            )
+            bar.to(num_examples)
+
+    def _train(self, recipe: Path) -> None:
+        with self._progress.step("training (Ray Train)", unit="steps") as bar:
+            self._processes.train(recipe, bar)
+
+    def _build_index(self) -> None:
+        with self._progress.step("item vectors and index", unit="items") as bar:
+            index = build_index(load_bundle(self._path / "bundle"), self._path / "index")
+            bar.to(len(index.item_ids))
+
+    def _start_server(self) -> None:
+        with self._progress.step("starting the servers (Ray Serve)", unit="servers") as bar:
+            self._processes.start_server(self._path, recipe=self._recipe.serving)
+            bar.to(1)
+
+    def _live_weeks(
+        self, shop: DemoShop, log: SqliteEventLog, store: FeastStore, batch: DailyBatch
+    ) -> None:
+        """Lets the experiment answer: three arms in two layers, over REST and gRPC."""
+
+        def start_day(day_start_ms: int) -> None:
+            queries = batch.run(day_start_ms).queries
+            store.write_queries(queries)
+            self._queries_of_day[day_start_ms] = queries
+
+        total = num_intents(shop.live_visits)
+        with (
+            HttpClient(self._addresses.http_url) as rest,
+            GrpcClient(self._addresses.grpc_target) as grpc,
+            Router(
+                self._plan, TwoDoorClient(rest, grpc), log, num_threads=NUM_CLIENT_THREADS
+            ) as router,
+            self._progress.step("live weeks (REST and gRPC)", unit="pages", total=total) as bar,
+        ):
+            replay(
+                shop.live_visits,
+                LivePlatform(router, log, start_day=start_day, pause=self._processes.pause),
+                self._shopper(shop, ItemTables(self._path / "item_tables")),
+                page_size=self._recipe.replay.page_size,
+                on_progress=_shown_on(bar),
+            )
+
+    def _replay_cells(self, shop: DemoShop) -> list[CellResult]:
+        """Replays every cell for everybody, and OnePiece without fresh histories."""
+        retrieval, prerank = self._plan.layers
+        cells = [
+            Cell(retrieval.arm(first).uses, prerank.arm(second).uses)
+            for first in retrieval.arm_names
+            for second in prerank.arm_names
+        ]
+        cells.append(Cell("onepiece", "onepiece", is_history_streamed=False))
+        setting = CellSetting(
+            log_folder=self._path / "log",
+            bundle=self._path / "bundle",
+            index=self._path / "index",
+            item_tables=self._path / "item_tables",
+            catalogue=shop.data.catalogue,
+            profiles=shop.profiles,
+            queries_of_day=self._queries_of_day,
+            visits=shop.live_visits,
+            live_start_ms=shop.live_start_ms,
+            page_size=self._recipe.replay.page_size,
+            shopper=self._recipe.shopper,
+            history=HistoryRecipe(),
+            serving=self._recipe.serving,
+            seed=self._recipe.replay.seed,
+        )
+        total = num_intents(shop.live_visits) * len(cells)
+        with self._progress.step("replaying every cell", unit="pages", total=total) as bar:
+            return replay_cells(
+                cells,
+                setting,
+                num_processes=self._recipe.num_replay_processes,
+                on_progress=bar.to,
+            )
+
+    def _report(
+        self, shop: DemoShop, log: SqliteEventLog, cells: Sequence[CellResult]
+    ) -> ExperimentReport:
+        with self._progress.step("the report", unit="reports") as bar:
+            num_live_days = 7 * self._recipe.replay.num_live_weeks
+            phase = LivePhase(
+                from_ms=shop.live_start_ms,
+                to_ms=shop.live_end_ms,
+                # As long a past as the weeks judged, answered by the logging policy.
+                pre_from_ms=max(
+                    shop.logging_start_ms, shop.live_start_ms - 4 * num_live_days * DAY_MS
+                ),
+            )
+            report = build_report(
+                self._plan,
+                join_outcomes(read_events(log), self._plan, phase=phase),
+                provenance=self._provenance(),
+                truth=_truth(self._plan, cells),
+            )
+            write_report(report, render_page(report), self._path / "report")
+            (self._path / "plan.yaml").write_text(dump_plan(self._plan))
+            (self._path / "recipe.json").write_text(self._recipe.model_dump_json(indent=2) + "\n")
+            bar.to(1)
+        return report
+
+    def _provenance(self) -> Provenance:
+        shopper = self._recipe.shopper.model_dump()
+        return Provenance(
+            command=f"onepiece demo --profile {self._profile}",
+            recipe=self._profile,
+            seed=self._recipe.replay.seed,
+            bundle_version=load_bundle(self._path / "bundle").version,
+            dataset=DATASET,
+            shopper={name: f"{value:g}" for name, value in shopper.items()},
+        )
+
+
+def _truth(plan: ExperimentPlan, cells: Sequence[CellResult]) -> Truth:
+    retrieval, prerank = plan.layers
+    replays = [
+        CellReplay(
+            arms={retrieval.name: one.cell.retriever, prerank.name: one.cell.ranker},
+            gmv_per_user=one.gmv_per_household,
+            mrr_at_20=one.mrr_at_20,
+        )
+        for one in cells
+        if one.cell.is_history_streamed
+    ]
+    return true_effects(plan, replays)
+
+
+def _shown_on(bar: Bar) -> Callable[[ReplayProgress], None]:
+    def show(progress: ReplayProgress) -> None:
+        bar.to(progress.num_intents_done)
+
+    return show
+
+
+def _chunks(orders: Iterable[Order], size: int) -> Iterable[list[Order]]:
+    chunk: list[Order] = []
+    for order in orders:
+        chunk.append(order)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk

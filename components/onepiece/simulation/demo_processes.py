@@ -1,0 +1,140 @@
+"""The processes of the demo: the history consumer, the training job and the servers."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+
+from onepiece.serving.ray_environment import Addresses
+from onepiece.serving.recipe import ServingRecipe
+from onepiece.simulation.progress import Bar
+from onepiece.simulation.run_folder import ChildFailed, RunFolder
+
+POLL_S = 0.25
+"""How often a child's progress is looked at."""
+NUM_LAST_LINES = 15
+"""Lines of a failed child's log that are shown."""
+PATIENT = {
+    # A replay must not depend on the machine's speed: wait, instead of answering by a fallback.
+    "ONEPIECE_SERVING_SIGNALS_TIMEOUT_S": "60",
+    "ONEPIECE_SERVING_DEADLINE_S": "120",
+    "ONEPIECE_SERVING_IS_AS_OF_REQUIRED": "true",
+}
+
+
+class Processes:
+    """Starts the children of one run, and says why one of them ended."""
+
+    def __init__(self, run: RunFolder, *, root: Path, addresses: Addresses) -> None:
+        self._run = run
+        self._root = root
+        self._addresses = addresses
+        self._needed: dict[str, subprocess.Popen[str]] = {}
+
+    def start_history_consumer(self) -> None:
+        """Starts folding the log into the online store; it goes on until the run ends."""
+        path = self._run.path
+        self._needed["history_consumer"] = self._start(
+            "history_consumer",
+            [sys.executable, "-m", "onepiece.cli", "features", "consume"],
+            {"log": path / "log", "store": path / "store", "catalogue": path / "catalogue.parquet"},
+        )
+
+    def pause(self, seconds: float) -> None:
+        """Waits, and makes sure that what the run waits for is still there.
+
+        Raises:
+            ChildFailed: A process that the run needs has ended; shows the end of its log.
+        """
+        for name, child in self._needed.items():
+            if child.poll() is not None:
+                raise self._failed(name, child)
+        time.sleep(seconds)
+
+    def train(self, recipe: Path, bar: Bar) -> None:
+        """Trains a bundle through `ray_jobs/train.py` and shows its steps.
+
+        Raises:
+            ChildFailed: The job ended without a bundle; names its log.
+        """
+        path = self._run.path
+        child = self._start(
+            "training",
+            [sys.executable, str(self._root / "ray_jobs" / "train.py")],
+            {
+                "recipe": recipe,
+                "data": path / "examples",
+                "out": path / "bundle",
+                "storage": path / "training",
+            },
+        )
+        log_path = self._log_of("training")
+        while child.poll() is None:
+            _show_steps(log_path, bar)
+            time.sleep(POLL_S)
+        _show_steps(log_path, bar)
+        if child.returncode:
+            raise self._failed("training", child)
+
+    def start_server(self, folder: Path, *, recipe: ServingRecipe) -> None:
+        """Starts REST and gRPC from a run's folder and returns once both answer.
+
+        Raises:
+            ChildFailed: The server ended instead; names its log.
+        """
+        recipe_path = folder / "serving.yaml"
+        recipe_path.write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
+        child = self._start(
+            "server",
+            [sys.executable, "-m", "onepiece.cli", "serving", "ray"],
+            {
+                **{name: folder / name for name in ("bundle", "index", "store")},
+                "item-tables": folder / "item_tables",
+                "recipe": recipe_path,
+                "http-port": self._addresses.http_port,
+                "grpc-port": self._addresses.grpc_port,
+            },
+            environment=PATIENT,
+        )
+        assert child.stdout is not None  # noqa: S101 - RunFolder pipes it
+        if not child.stdout.readline():
+            child.wait()
+            raise self._failed("server", child)
+
+    def _start(
+        self,
+        name: str,
+        command: list[str],
+        options: Mapping[str, object],
+        *,
+        environment: Mapping[str, str] | None = None,
+    ) -> "subprocess.Popen[str]":
+        arguments = [part for key, value in options.items() for part in (f"--{key}", str(value))]
+        return self._run.start(
+            [*command, *arguments], log_name=name, environment={**os.environ, **(environment or {})}
+        )
+
+    def _log_of(self, name: str) -> Path:
+        return self._run.path / "logs" / f"{name}.log"
+
+    def _failed(self, name: str, child: "subprocess.Popen[str]") -> ChildFailed:
+        lines = self._log_of(name).read_text(errors="replace").splitlines()[-NUM_LAST_LINES:]
+        return ChildFailed(
+            f"{name} ended with exit code {child.returncode}; the end of its log:\n"
+            + "\n".join(lines)
+        )
+
+
+def _show_steps(log_path: Path, bar: Bar) -> None:
+    """Shows the newest progress line of a training log."""
+    for line in reversed(log_path.read_text(errors="replace").splitlines()):
+        if line.startswith('{"step"'):
+            progress = json.loads(line)
+            bar.grow(progress["num_steps"])
+            bar.to(progress["step"])
+            return

@@ -1,0 +1,47 @@
+"""The loss curve and the metrics of a training, as JSON and as a picture beside the bundle."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from onepiece.bundle import write_durably
+
+
+def curve_paths(bundle: Path) -> tuple[Path, Path]:
+    """Names the JSON file and the picture that belong to a bundle."""
+    return bundle.with_name(f"{bundle.name}.curve.json"), bundle.with_name(
+        f"{bundle.name}.curve.png"
+    )
+
+
+def save_curve(bundle: Path, losses: Sequence[float], metrics: Mapping[str, float]) -> None:
+    """Writes `<bundle>.curve.json` and `<bundle>.curve.png`."""
+    from matplotlib.figure import Figure
+
+    json_path, png_path = curve_paths(bundle)
+    document = {"losses": list(losses), "metrics": dict(metrics)}
+    write_durably(json_path, json.dumps(document, indent=1).encode())
+    # A figure of its own, without pyplot: no window, no global state, drawn by Agg.
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    steps = np.arange(1, len(losses) + 1)
+    axes.plot(steps, losses, color="0.8", linewidth=0.8, label="loss of a step")
+    axes.plot(steps, _smoothed(losses), color="tab:blue", label="mean of the last 50 steps")
+    axes.set(xlabel="step", ylabel="training loss", title=_title(metrics))
+    axes.legend()
+    figure.savefig(png_path, dpi=110)
+
+
+def _smoothed(losses: Sequence[float], *, window: int = 50) -> list[float]:
+    total = np.concatenate([[0.0], np.cumsum(losses)])
+    ends = np.arange(1, len(losses) + 1)
+    starts = np.maximum(ends - window, 0)
+    means: list[float] = ((total[ends] - total[starts]) / (ends - starts)).tolist()
+    return means
+
+
+def _title(metrics: Mapping[str, float]) -> str:
+    shown = [f"{name} {metrics[name]:.4f}" for name in sorted(metrics) if "mrr" in name]
+    return "validation: " + (", ".join(shown) or "none")

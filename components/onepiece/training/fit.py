@@ -1,0 +1,113 @@
+"""From a folder of examples to a bundle: opens, trains, measures, saves."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from onepiece.bundle import BundleRecipe, save_bundle
+from onepiece.errors import InvalidInput, OutputExists
+from onepiece.training.curve import save_curve
+from onepiece.training.evaluate import evaluate
+from onepiece.training.loop import ALONE, Progress, Share, train
+from onepiece.training.packed import Examples, open_examples
+from onepiece.training.recipe import TrainingRecipe
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """What a training gave."""
+
+    version: str
+    """Version of the bundle; empty in a worker that does not write it."""
+    metrics: Mapping[str, float]
+    """On the validation pages."""
+    num_steps: int
+    resumed_at: int
+    """Steps that a checkpoint had done already."""
+
+
+def fit(
+    data: Path,
+    recipe: TrainingRecipe,
+    out: Path,
+    *,
+    checkpoints: Path | None = None,
+    resume_from: Path | None = None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    share: Share = ALONE,
+) -> Fitted:
+    """Trains on the examples in `data` and writes a bundle to `out`, its curve beside it.
+
+    Args:
+        data: Folder that `build_examples` wrote.
+        recipe: How to train; its context must be the one the examples were built with.
+        out: Folder of the bundle, new.
+        checkpoints: See `train`.
+        resume_from: See `train`.
+        on_progress: See `train`.
+        share: See `train`; only rank 0 measures and writes.
+
+    Raises:
+        OutputExists: `out` is there already; nothing was trained.
+        StorageFull: No room; nothing half-written is left.
+        TrainingDiverged: The loss is no longer a number.
+    """
+    check_output(out)
+    examples = open_examples(data, context=recipe.context)
+    trained = train(
+        examples,
+        recipe,
+        checkpoints=checkpoints,
+        resume_from=resume_from,
+        on_progress=on_progress,
+        share=share,
+    )
+    num_steps = len(trained.losses)
+    if share.rank:
+        return Fitted("", {}, num_steps, trained.resumed_at)
+    metrics = evaluate(trained.model, examples)
+    version = save_bundle(
+        out,
+        model=trained.model,
+        recipe=BundleRecipe(context=recipe.context, model=recipe.model),
+        vocabulary=examples.vocabulary,
+        metrics=metrics,
+        provenance={
+            "recipe": recipe.model_dump(mode="json"),
+            "examples_digest": examples.digest,
+            "num_training_examples": len(examples.rows(is_validation=False)),
+            "num_steps": num_steps,
+            "num_workers": share.num_workers,
+            "torch_version": str(torch.__version__),
+        },
+    )
+    save_curve(out, trained.losses, metrics)
+    return Fitted(version, metrics, num_steps, trained.resumed_at)
+
+
+def check_output(out: Path) -> None:
+    """Refuses a place that is taken, before anything is computed.
+
+    Raises:
+        OutputExists: It is there already.
+    """
+    if out.exists():
+        raise OutputExists(f"{out} exists; results are never overwritten, name a new folder")
+
+
+def open_for_bundle(data: Path, *, recipe: BundleRecipe, vocabulary_digest: str) -> Examples:
+    """Opens examples that a bundle's model can read.
+
+    Raises:
+        InvalidRecipe: The examples were built with another context recipe.
+        InvalidInput: They were built with another vocabulary.
+    """
+    examples = open_examples(data, context=recipe.context)
+    if examples.vocabulary.digest() != vocabulary_digest:
+        raise InvalidInput(
+            f"the examples at {data} were built with another vocabulary than the bundle's; "
+            "build them again with the bundle's vocabulary.json"
+        )
+    return examples

@@ -1,0 +1,49 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from onepiece.experiment.report_charts import (
+    Line,
+    Scale,
+    Whisker,
+    forest_row,
+    lift_scale,
+    line_chart,
+)
+
+finite = st.floats(-1e6, 1e6, allow_nan=False)
+
+
+@given(st.lists(finite, min_size=1, max_size=10))
+def test_a_scale_holds_all_values_and_zero_and_has_few_ticks(values):
+    scale = lift_scale(values)
+
+    assert all(0.0 <= scale.percent(value) <= 100.0 for value in (*values, 0.0))
+    assert scale.low < min(0.0, *values)
+    ticks = scale.ticks(6)
+    assert len(ticks) <= 8
+    assert all(scale.low <= tick <= scale.high for tick in ticks)
+
+
+def test_ticks_are_round():
+    assert Scale(0.0, 42.0).ticks(4) == [0.0, 20.0, 40.0]
+    assert Scale(-0.05, 0.31).ticks(6) == pytest.approx([0.0, 0.1, 0.2, 0.3])
+
+
+def test_a_row_without_interval_has_a_dot_and_no_whisker():
+    whisker = Whisker(value=0.1, low=None, high=None, true=None, colour=1, description="a < b")
+
+    drawing = forest_row(whisker, lift_scale([0.1]))
+
+    assert "<circle" in drawing
+    assert "a &lt; b" in drawing
+    assert 'class="stroke"' not in drawing
+
+
+def test_a_chart_without_sales_is_flat_and_fails_nothing():
+    chart = line_chart(
+        [Line([0.0, 0.0], 0), Line((), 1)], title="t", description="d", first="a", last="b"
+    )
+
+    assert chart.count("<polyline") == 1
+    assert "nan" not in chart

@@ -1,0 +1,134 @@
+"""The batch path's files."""
+
+import pyarrow.parquet as pq
+import pytest
+from onepiece.errors import OutputExists
+from onepiece.events.anchors import AnchorRecipe
+from onepiece.events.history import HistoryRecipe
+from onepiece.events.sqlite_log import SqliteEventLog
+from onepiece.features.backfill import backfill
+from onepiece.features.item_table import ItemTableRecipe, SalesLedger, compute_item_table
+from onepiece.features.schema import FEATURES
+from onepiece.features.store import UserProfile
+from onepiece.features.view_rows import offline_schema
+
+DAY_MS = 86_400_000
+
+
+@pytest.fixture
+def log(shop, tmp_path):
+    """Four orders of one user: 3, 2, 1 and 0 days before t0."""
+    log = SqliteEventLog.create(tmp_path / "log", num_partitions=2)
+    log.append(
+        [
+            shop.order("o1", "a", days_before=3, query_id="milk"),
+            shop.order("o2", "b", days_before=2),
+            shop.order("o3", "c", days_before=1),
+            shop.order("o4", "d", days_before=0),
+        ]
+    )
+    yield log
+    log.close()
+
+
+def run(shop, log, out, **options):
+    span = {"from_ms": shop.t0 - 3 * DAY_MS // 2, "to_ms": shop.t0}
+    return backfill(
+        log,
+        shop.catalogue,
+        history_recipe=HistoryRecipe(),
+        anchor_recipe=AnchorRecipe(),
+        out=out,
+        **(span | options),
+    )
+
+
+def rows_of(out, view):
+    return pq.read_table(out / f"{view}.parquet").to_pylist()
+
+
+def test_histories_have_every_change_in_the_span_and_the_last_before_it(shop, log, tmp_path):
+    out = tmp_path / "offline"
+
+    result = run(shop, log, out)
+
+    recents = {
+        row["recent_available_at_us"] // 1_000: row for row in rows_of(out, "user_recent_history")
+    }
+    assert sorted(recents) == [shop.t0 - 2 * DAY_MS, shop.t0 - DAY_MS]
+    assert recents[shop.t0 - DAY_MS]["recent_item_ids"] == ["a", "b", "c"]
+    memories = {
+        (row["category_id"], row["memory_available_at_us"] // 1_000): row["memory_item_ids"]
+        for row in rows_of(out, "user_category_memory")
+    }
+    assert memories == {
+        ("milk", shop.t0 - 3 * DAY_MS): ["a"],
+        ("yogurt", shop.t0 - 2 * DAY_MS): ["b"],
+        ("milk", shop.t0 - DAY_MS): ["a", "c"],
+    }
+    assert result.num_rows["user_recent_history"] == 2
+
+
+def test_anchors_have_a_row_at_each_midnight_and_at_the_last_one_before(shop, log, tmp_path):
+    out = tmp_path / "offline"
+
+    run(shop, log, out)
+
+    instants = [row["anchors_available_at_us"] // 1_000 for row in rows_of(out, "query_anchors")]
+    assert instants == [shop.t0 - days * DAY_MS - 1 for days in (2, 1, 0)]
+
+
+def test_only_the_users_asked_for_have_histories(shop, log, tmp_path):
+    result = run(shop, log, tmp_path / "offline", user_ids=["somebody else"])
+
+    assert result.num_rows["user_recent_history"] == 0
+    assert result.num_rows["query_anchors"] > 0
+
+
+def test_profiles_and_items_are_written_when_given(shop, log, tmp_path):
+    out = tmp_path / "offline"
+    ledger = SalesLedger()
+    ledger.append([shop.order("o1", "a", price=2.0)])
+    table = compute_item_table(
+        ledger, shop.catalogue, valid_from_ms=shop.t0, recipe=ItemTableRecipe()
+    )
+
+    run(shop, log, out, profiles={"u": UserProfile("25-34")}, item_tables=[table])
+
+    profile = rows_of(out, "user_profile")[0]
+    assert (profile["user_id"], profile["age_group"]) == ("u", "25-34")
+    item = rows_of(out, "item_daily")[0]
+    assert (item["item_id"], item["chain_sales"], item["price_now"]) == ("a", 1, 2.0)
+
+
+def test_every_view_has_a_file_with_the_columns_of_the_feature_table(shop, log, tmp_path):
+    out = tmp_path / "offline"
+
+    run(shop, log, out)
+
+    for view in {spec.view for spec in FEATURES}:
+        assert pq.read_schema(out / f"{view}.parquet").equals(offline_schema(view))
+
+
+def test_results_are_never_overwritten(shop, log, tmp_path):
+    out = tmp_path / "offline"
+    out.mkdir()
+    run(shop, log, out)
+
+    with pytest.raises(OutputExists, match="offline"):
+        run(shop, log, out)
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["log", "offline"]
+
+
+def test_a_run_that_fails_leaves_nothing_behind(shop, tmp_path):
+    class BrokenLog:
+        num_partitions = 1
+
+        def read(self, partition, offset, *, max_records):
+            raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="gone"):
+        run(shop, BrokenLog(), tmp_path / "offline")
+
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,57 @@
+"""Settings of the feature store, and the declarations that it applies."""
+
+import sys
+
+import pytest
+from onepiece.errors import InvalidInput, NotFound
+from onepiece.features.declarations import load_declarations
+from onepiece.features.feast_settings import FeatureStoreSettings, load_settings, save_settings
+from pydantic import ValidationError
+
+
+def test_settings_are_read_back_also_after_the_folder_moved(tmp_path):
+    first = tmp_path / "first"
+    first.mkdir()
+    save_settings(FeatureStoreSettings(folder=first, online="redis", redis_connection="host:1"))
+
+    first.rename(tmp_path / "second")
+
+    assert load_settings(tmp_path / "second") == FeatureStoreSettings(
+        folder=tmp_path / "second", online="redis", redis_connection="host:1"
+    )
+
+
+def test_a_folder_without_a_store_is_said_to_have_none(tmp_path):
+    with pytest.raises(NotFound, match="features apply"):
+        load_settings(tmp_path)
+
+
+def test_changed_settings_are_refused(tmp_path):
+    (tmp_path / "store.json").write_text('{"online": "mysql"}')
+
+    with pytest.raises(InvalidInput, match=r"store\.json"):
+        load_settings(tmp_path)
+
+
+@pytest.mark.parametrize("given", [{"online": "mysql"}, {"project": "A b"}, {"port": 1}])
+def test_what_is_not_allowed_is_refused(tmp_path, given):
+    with pytest.raises(ValidationError):
+        FeatureStoreSettings(folder=tmp_path, **given)
+
+
+def test_declarations_are_imported_flatly_and_forgotten(tmp_path):
+    (tmp_path / "entities.py").write_text("USER = object()\n")
+    (tmp_path / "views.py").write_text("from entities import USER\nVIEW = object()\n")
+    (tmp_path / "services.py").write_text("from views import USER, VIEW\nSERVICE = [USER, VIEW]\n")
+
+    declared = load_declarations(tmp_path)
+
+    service = next(value for value in declared if isinstance(value, list))
+    assert all(sum(value is other for other in declared) == 1 for value in service)
+    assert not {"entities", "views", "services"} & set(sys.modules)
+    assert str(tmp_path) not in sys.path
+
+
+def test_a_folder_that_is_no_feature_repository_is_refused(tmp_path):
+    with pytest.raises(NotFound, match=r"entities\.py"):
+        load_declarations(tmp_path)

@@ -1,0 +1,47 @@
+"""The feature table."""
+
+from onepiece.context.builder import PROFILE_FIELDS
+from onepiece.features.schema import (
+    ANCHORS_VIEW,
+    ENTITY_KEYS,
+    FEATURES,
+    MAX_ANCHORS_AGE_MS,
+    PREFIXES,
+    PROFILE_VIEW,
+    feature_schema_digest,
+    features_of,
+    is_fresh,
+)
+
+
+def test_every_feature_has_one_name_and_a_known_entity():
+    names = [spec.name for spec in FEATURES]
+
+    assert len(set(names)) == len(names)
+    assert {spec.entity for spec in FEATURES} <= set(ENTITY_KEYS)
+
+
+def test_a_view_has_one_entity_one_maximum_age_and_ends_in_its_instant():
+    for view, prefix in PREFIXES.items():
+        specs = features_of(view)
+
+        assert len({(spec.entity, spec.max_age_ms) for spec in specs}) == 1
+        assert specs[-1].name == f"{prefix}_available_at_us"
+
+
+def test_the_profile_features_are_those_the_context_reads():
+    names = tuple(spec.name for spec in features_of(PROFILE_VIEW))[:-1]
+
+    assert names == PROFILE_FIELDS
+
+
+def test_a_row_is_fresh_up_to_and_including_its_maximum_age():
+    assert is_fresh(ANCHORS_VIEW, available_at_ms=5, as_of_ms=5 + MAX_ANCHORS_AGE_MS)
+    assert not is_fresh(ANCHORS_VIEW, available_at_ms=5, as_of_ms=6 + MAX_ANCHORS_AGE_MS)
+    assert is_fresh(ANCHORS_VIEW, available_at_ms=5, as_of_ms=0)
+    assert is_fresh(PROFILE_VIEW, available_at_ms=0, as_of_ms=10**15)
+
+
+def test_the_digest_is_pinned_so_that_a_change_is_never_an_accident():
+    """A bundle is refused when this changes: old bundles must be trained anew."""
+    assert feature_schema_digest() == "fe21fcec575788b940d3e5bfa4b5a3ac"
