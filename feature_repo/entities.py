@@ -1,6 +1,7 @@
 """The entities of the feature repository: what a feature can be about."""
 
 from feast import Entity, ValueType
+
 from onepiece.features.schema import ENTITY_KEYS
 
 USER = Entity(name="user_id", join_keys=["user_id"], value_type=ValueType.STRING)

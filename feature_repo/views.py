@@ -13,6 +13,7 @@ from feast.types import (
     PrimitiveFeastType,
     String,
 )
+
 from onepiece.features.schema import (
     ANCHORS_VIEW,
     ITEM_VIEW,

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from onepiece.errors import FeatureStoreUnavailable, NotFound
 from onepiece.events.anchors import Anchors, QueryUpdate
 from onepiece.events.history import HistoryUpdate

@@ -10,13 +10,14 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from onepiece.context.builder import build_context
 from onepiece.context.recipe import ContextRecipe
 from onepiece.context.request import CANDIDATE_FEATURES, Candidates, ContextRequest
 from onepiece.context.vocabulary import build_vocabulary
 from onepiece.events.anchors import AnchorLedger, AnchorRecipe
 from onepiece.events.catalogue import Catalogue
-from onepiece.events.history import HistoryConsumer, HistoryRecipe
+from onepiece.events.history import HistoryConsumer, HistoryRecipe, replay_histories
 from onepiece.events.log import Position, Record
 from onepiece.events.schema import (
     Cart,
@@ -160,6 +161,20 @@ def write_offline(arrived: Sequence[Event], *, from_ms: int, to_ms: int, out: Pa
     )
 
 
+def replayed_signals(arrived: Sequence[Event], keys: Sequence[SignalKey]) -> list[Signals]:
+    """Replays the whole log, the future too, into a memory store and asks it as of then."""
+    store = MemoryStore()
+    store.write_profiles(PROFILES, available_at_ms=T0 - 1)
+    records = [Record(Position(0, n), event) for n, event in enumerate(arrived)]
+    updates = replay_histories(records, CATALOGUE.category_of, recipe=HISTORY_RECIPE)
+    store.write_histories(list(updates))
+    ledger = AnchorLedger(ANCHOR_RECIPE)
+    ledger.append(arrived)
+    for day_start_ms in range(T0, T0 + 4 * DAY_MS, DAY_MS):
+        store.write_queries(ledger.compute(day_start_ms))
+    return store.read_as_of(keys)
+
+
 def join_offline(folder: Path, keys: Sequence[SignalKey]) -> list[Signals]:
     """Joins the parquet files with the keys; Feast's part, without Feast."""
     instants = pa.array([key.as_of_ms - 1 for key in keys], pa.timestamp("ms", tz="UTC"))
@@ -217,6 +232,7 @@ def test_batch_and_stream_give_equal_signals_and_tokens(drawn, as_of, lead_ms, n
         batch = join_offline(out, keys)
 
     assert batch == online
+    assert replayed_signals(arrived, keys) == online
     assert context_digests(keys, batch) == context_digests(keys, online)
 
 
@@ -288,6 +304,7 @@ def test_our_join_finds_the_rows_that_feasts_own_finds(tmp_path, repository):
     """Asked so that Feast's file store keeps every question: one a user, after a first row."""
     import pandas as pd
     from feast import FeatureStore
+
     from onepiece.features.feast_settings import FeatureStoreSettings
     from onepiece.features.feast_store import FeastStore, repo_config
 

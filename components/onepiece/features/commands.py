@@ -26,6 +26,9 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
 
 def run_apply(args: argparse.Namespace) -> int:
     """Applies the feature repository to a store, which is made if it is missing."""
+    from pydantic import ValidationError
+
+    from onepiece.errors import InvalidInput
     from onepiece.features.feast_settings import FeatureStoreSettings
     from onepiece.features.feast_store import FeastStore
     from onepiece.features.schema import FEATURE_SERVICE, feature_schema_digest
@@ -33,7 +36,12 @@ def run_apply(args: argparse.Namespace) -> int:
     options: dict[str, Any] = {"folder": args.store}
     if args.redis is not None:
         options |= {"online": "redis", "redis_connection": args.redis}
-    settings = FeatureStoreSettings(**options)
+    try:
+        settings = FeatureStoreSettings(**options)
+    except ValidationError as error:
+        raise InvalidInput(
+            f"--redis is {args.redis!r}; give host:port, such as 127.0.0.1:6379"
+        ) from error
     FeastStore.create(args.repo, settings).close()
     answer = {
         "store": str(args.store),

@@ -37,7 +37,14 @@ class TwoDoorClient:
 class LivePlatform:
     """Answers through the experiment's router; implements `Platform`."""
 
-    def __init__(self, router: Router, log: EventLog, *, start_day: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        router: Router,
+        log: EventLog,
+        *,
+        start_day: Callable[[int], None],
+        pause: Callable[[float], None],
+    ) -> None:
         """Makes a platform.
 
         Args:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from onepiece.context.request import CANDIDATE_FEATURES, Candidates, ContextRequest
 from onepiece.context.vocabulary import Vocabulary, build_vocabulary
 from onepiece.events.catalogue import Catalogue

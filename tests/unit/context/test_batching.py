@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from onepiece.context.batching import ContextBatch, collate
 from onepiece.context.builder import Context, build_context
 from onepiece.context.recipe import ContextRecipe

@@ -1,8 +1,9 @@
 """The budget of the context."""
 
 import pytest
-from onepiece.context.recipe import ContextRecipe
 from pydantic import ValidationError
+
+from onepiece.context.recipe import ContextRecipe
 
 
 def test_the_most_tokens_are_history_and_three_wrapped_groups():

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+
 from onepiece.context.vocabulary import ITEM_COLUMNS, Vocabulary, build_vocabulary
 from onepiece.errors import InvalidInput
 from onepiece.features.store import UserProfile

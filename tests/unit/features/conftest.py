@@ -1,6 +1,7 @@
 """A small shop for the features' tests."""
 
 import pytest
+
 from onepiece.events.catalogue import Catalogue
 from onepiece.events.schema import Order, OrderLine
 

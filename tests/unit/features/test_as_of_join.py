@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from onepiece.errors import NotFound
 from onepiece.features.as_of_join import NO_ROW, join_file, latest_rows, take_rows
 

@@ -2,6 +2,7 @@
 
 import pyarrow.parquet as pq
 import pytest
+
 from onepiece.errors import OutputExists
 from onepiece.events.anchors import AnchorRecipe
 from onepiece.events.history import HistoryRecipe

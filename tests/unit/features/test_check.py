@@ -1,6 +1,7 @@
 """Comparing the online store with the log."""
 
 import pytest
+
 from onepiece.events.history import HistoryConsumer, HistoryRecipe
 from onepiece.events.interactions import Interactions
 from onepiece.events.sqlite_log import SqliteEventLog

@@ -3,10 +3,11 @@
 import sys
 
 import pytest
+from pydantic import ValidationError
+
 from onepiece.errors import InvalidInput, NotFound
 from onepiece.features.declarations import load_declarations
 from onepiece.features.feast_settings import FeatureStoreSettings, load_settings, save_settings
-from pydantic import ValidationError
 
 
 def test_settings_are_read_back_also_after_the_folder_moved(tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from onepiece.context.request import CANDIDATE_FEATURES
 from onepiece.errors import InvalidDataset, StorageFull
 from onepiece.features.item_snapshot import ItemTable

@@ -1,6 +1,7 @@
 """Finding the table of an instant."""
 
 import pytest
+
 from onepiece.errors import NotFound
 from onepiece.features.item_table import (
     ItemTableRecipe,

@@ -1,0 +1,130 @@
+"""The verbs of `onepiece features`."""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from onepiece.datasets.catalogue_file import read_catalogue, write_catalogue
+from onepiece.errors import InvalidInput, NotFound
+from onepiece.events.sqlite_log import SqliteEventLog
+from onepiece.features.commands import add_commands
+
+
+def run(*arguments: str) -> int:
+    parser = argparse.ArgumentParser()
+    add_commands(parser.add_subparsers(required=True))
+    args = parser.parse_args(arguments)
+    return args.run(args)
+
+
+@pytest.fixture
+def catalogue(shop, tmp_path):
+    path = tmp_path / "catalogue.parquet"
+    write_catalogue(shop.catalogue, path)
+    return str(path)
+
+
+@pytest.fixture
+def log(shop, tmp_path):
+    log = SqliteEventLog.create(tmp_path / "log", num_partitions=2)
+    log.append([shop.order("o1", "a", "b"), shop.order("o2", "c")])
+    log.close()
+    return str(tmp_path / "log")
+
+
+def test_a_catalogue_is_read_back_as_it_was_written(shop, catalogue, tmp_path):
+    assert read_catalogue(tmp_path / "catalogue.parquet") == shop.catalogue
+
+
+def test_backfill_writes_the_files_and_says_how_many_rows(log, catalogue, tmp_path, capsys):
+    out = tmp_path / "offline"
+
+    code = run("backfill", "--log", log, "--catalogue", catalogue, "--out", str(out), "--json")
+
+    answer = json.loads(capsys.readouterr().out)
+    assert code == 0
+    assert answer["user_recent_history"] == 1
+    assert (out / "user_recent_history.parquet").is_file()
+
+
+def test_backfill_of_an_empty_log_says_what_to_do(catalogue, tmp_path):
+    SqliteEventLog.create(tmp_path / "empty", num_partitions=1).close()
+
+    with pytest.raises(InvalidInput, match="append events first"):
+        run(
+            *("backfill", "--log", str(tmp_path / "empty"), "--catalogue", catalogue),
+            *("--out", str(tmp_path / "offline")),
+        )
+
+
+def test_a_missing_catalogue_is_named(log, tmp_path):
+    with pytest.raises(NotFound, match=r"nowhere\.parquet"):
+        run(
+            *("backfill", "--log", log, "--catalogue", str(tmp_path / "nowhere.parquet")),
+            *("--out", str(tmp_path / "offline")),
+        )
+
+
+@pytest.mark.parametrize("verb", ["apply", "backfill", "check", "consume"])
+def test_each_verb_explains_itself_with_an_example(verb, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run(verb, "--help")
+
+    assert stopped.value.code == 0
+    assert f"example: onepiece features {verb}" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.integration
+def test_apply_consume_and_check_work_on_one_store(
+    shop, repository, log, catalogue, tmp_path, capsys
+):
+    store = str(tmp_path / "store")
+    shared = ("--log", log, "--catalogue", catalogue, "--store", store, "--json")
+
+    applied = run("apply", "--repo", str(repository / "feature_repo"), "--store", store, "--json")
+    before = run("check", *shared)
+    consumed = run("consume", "--until-idle", *shared)
+    after = run("check", *shared)
+
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert (applied, before, consumed, after) == (0, 0, 0, 0)
+    assert answers[0]["online"] == "sqlite"
+    # Nothing is consumed yet, so nothing is missing.
+    assert answers[1]["num_keys"] == 0
+    assert answers[2] == {"num_records": 2}
+    assert (answers[3]["num_keys"], answers[3]["num_mismatches"]) == (2, 0)
+
+
+@pytest.mark.integration
+def test_the_consumer_stops_cleanly_on_sigterm(shop, repository, log, catalogue, tmp_path):
+    store = str(tmp_path / "store")
+    run("apply", "--repo", str(repository / "feature_repo"), "--store", store)
+    script = (
+        "import argparse, sys; from onepiece.features.commands import add_commands; "
+        "parser = argparse.ArgumentParser(); add_commands(parser.add_subparsers()); "
+        "args = parser.parse_args(); sys.exit(args.run(args))"
+    )
+    arguments = ["consume", "--log", log, "--catalogue", catalogue, "--store", store, "--json"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONWARNINGS": "ignore"},
+    )
+
+    try:
+        ready = any("history consumer ready" in line for line in process.stderr)
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+
+    assert ready
+    assert process.returncode == 0
+    assert set(json.loads(out)) == {"num_records"}
