@@ -69,3 +69,11 @@ SERVING_BATCH_REQUESTS = Histogram(
     "Requests answered together.",
     buckets=(1, 2, 4, 8, 16, 32, 64, 128),
 )
+FEATURES_ROWS_WRITTEN = Counter(
+    "onepiece_features_rows_written_total", "Rows written to the online store.", ["view"]
+)
+FEATURES_ROWS_STALE = Counter(
+    "onepiece_features_rows_stale_total",
+    "Rows not written to the online store because a newer one is there.",
+    ["view"],
+)

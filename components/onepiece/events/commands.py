@@ -196,7 +196,8 @@ def _parse_lines(lines: IO[bytes] | Iterable[bytes]) -> "list[Event]":
         shown = bad[:MAX_BAD_LINES_SHOWN]
         more = len(bad) - len(shown)
         raise InvalidEvent(
-            f"{len(bad)} bad lines, so nothing was appended; correct them, then append again\n"
+            f"{len(bad)} bad line{'s' if len(bad) > 1 else ''}, so nothing was appended; "
+            "correct them, then append again\n"
             + "\n".join(shown + ([f"and {more} more"] if more else []))
         )
     return events

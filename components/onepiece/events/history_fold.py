@@ -57,20 +57,15 @@ class UserHistory:
 
     def __init__(self) -> None:
         self.available_at_ms = 0
+        """Greatest `received_at_ms` folded."""
         self.recent: list[Entry] = []
+        """Newest entries of any category, ascending."""
         self.memories: dict[str, list[Entry]] = {}
+        """Category id -> the newest entries in it, ascending."""
         self.changed_categories: set[str] = set()
+        """Categories whose memory changed since the last update was taken."""
         self.seen_event_ids: OrderedDict[str, None] = OrderedDict()
-
-    def copy(self) -> "UserHistory":
-        """Copies the state; events folded into one copy do not change the other."""
-        other = UserHistory()
-        other.available_at_ms = self.available_at_ms
-        other.recent = list(self.recent)
-        other.memories = {name: list(entries) for name, entries in self.memories.items()}
-        other.changed_categories = set(self.changed_categories)
-        other.seen_event_ids = self.seen_event_ids.copy()
-        return other
+        """Newest event ids folded, in the order of the log."""
 
 
 def fold(

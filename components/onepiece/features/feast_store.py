@@ -55,6 +55,7 @@ from onepiece.features.view_rows import (
     signals_of,
     version_of,
 )
+from onepiece.telemetry import FEATURES_ROWS_STALE, FEATURES_ROWS_WRITTEN
 
 log = logging.getLogger(__name__)
 
@@ -212,15 +213,20 @@ class FeastStore:
                 written_us = self._written_us[view]
                 self._recall(view, [row.key for row in rows if row.key not in written_us])
                 newest: dict[tuple[str, ...], tuple[int, ViewRow]] = {}
+                num_stale = 0
                 for row in rows:
                     before_us = newest[row.key][0] if row.key in newest else written_us[row.key]
                     if row.available_at_ms >= before_us // 1_000:
                         newest[row.key] = max(row.available_at_ms * 1_000, before_us + 1), row
+                    else:
+                        num_stale += 1
                 batch = [_to_batch_row(view, row, at_us) for at_us, row in newest.values()]
                 if batch:
                     provider = self._feast._get_provider()
                     provider.online_write_batch(self._feast.config, self._views[view], batch, None)
                 written_us.update({key: at_us for key, (at_us, _) in newest.items()})
+                FEATURES_ROWS_WRITTEN.labels(view).inc(len(newest))
+                FEATURES_ROWS_STALE.labels(view).inc(num_stale)
 
     def _recall(self, view: str, keys: Sequence[tuple[str, ...]]) -> None:
         """Reads what an earlier process wrote last for keys that this one has not written."""

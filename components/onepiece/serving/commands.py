@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import sys
-import tempfile
 import threading
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -46,6 +45,7 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
 def _run_ray(args: argparse.Namespace) -> int:
     from onepiece.serving.paths import ServingPaths, check_paths
     from onepiece.serving.ray_environment import Addresses, check_ports, ray_environment
+    from onepiece.serving.ray_guard import guarded_folder
     from onepiece.serving.recipe import ServingRecipe, read_serving_recipe
     from onepiece.serving.settings import read_settings
 
@@ -63,13 +63,9 @@ def _run_ray(args: argparse.Namespace) -> int:
             signal.signal(number, lambda *_: stopped.set())
 
     stop_on_signals()
-    # A short path: Ray's sockets below it may have 107 characters at most.
-    with (
-        tempfile.TemporaryDirectory(prefix="op-", ignore_cleanup_errors=True) as folder,
-        # Ray prints what its processes complain of; stdout is for the ready line alone.
-        redirect_stdout(sys.stderr),
-    ):
-        os.environ.update(ray_environment(Path(folder)))
+    # Ray prints what its processes complain of; stdout is for the ready line alone.
+    with guarded_folder() as folder, redirect_stdout(sys.stderr):
+        os.environ.update(ray_environment(folder))
         from onepiece.serving.ray_app import serve_until
 
         serve_until(
@@ -78,7 +74,7 @@ def _run_ray(args: argparse.Namespace) -> int:
             addresses=addresses,
             settings=settings,
             recipe=recipe,
-            folder=Path(folder),
+            folder=folder,
             on_cluster=stop_on_signals,
             on_ready=lambda: _say_ready(addresses, stdout, is_json=args.json),
         )

@@ -120,8 +120,6 @@ def serve_until(
 def _start(folder: Path, addresses: Addresses) -> None:
     ray.init(
         address="local",
-        # HAProxy reaches replicas by the node's address, and they listen on `host` only.
-        _node_ip_address=addresses.host,
         _temp_dir=str(folder),
         include_dashboard=False,
         log_to_driver=False,

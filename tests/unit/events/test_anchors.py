@@ -190,6 +190,21 @@ def test_a_new_event_counts_more_than_an_old_one():
     assert update.anchors.clicked == ("b", "a")
 
 
+def test_a_late_event_does_not_count_instead_of_a_newer_one():
+    day_ms = [START_MS + day * MS_PER_DAY for day in range(4)]
+    ledger = AnchorLedger(RECIPE)
+    # The cap is 2: of user u0 count the clicks on a of day 1 and of day 2.
+    ledger.append([click(0, "u0", "a", at_ms=day_ms[1]), click(1, "u0", "a", at_ms=day_ms[2])])
+    ledger.append([click(2, "u1", "b", at_ms=day_ms[1]), click(3, "u2", "b", at_ms=day_ms[2])])
+    ledger.compute(day_ms[3])
+
+    late = click(4, "u0", "a", at_ms=day_ms[0]).model_copy(update={"received_at_ms": day_ms[3]})
+    ledger.append([late])
+    (update,) = ledger.compute(day_ms[3] + 1)
+
+    assert update.anchors.clicked == ("a", "b")
+
+
 def test_a_query_that_nobody_asks_any_more_gets_empty_anchors():
     ledger = AnchorLedger(RECIPE)
     ledger.append([click(0, "u0", "a")])

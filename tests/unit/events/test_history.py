@@ -296,9 +296,21 @@ def test_only_memories_that_changed_are_written():
     assert writer.recent["u0"].memories["dairy"].item_ids == ("milk", "cheese")
 
 
+def test_offsets_are_committed_only_after_the_write():
+    log, writer = ListLog(num_partitions=1), LatestWriter()
+    log.append([click("e0", "milk", 0)])
+    writer.num_failures = 1
+
+    with pytest.raises(OSError, match="the store is away"):
+        consumer(log, writer).poll()
+    consumer(log, writer).poll()  # as after a crash
+
+    assert writer.recent["u0"].recent.item_ids == ("milk",)
+
+
 def test_a_restart_does_not_write_what_it_restores():
     log = ListLog(num_partitions=1)
-    log.append([click("e0", "milk", 0), click("e1", "apple", 1, user="u1")])
+    log.append([click("e0", "milk", 0), click("e1", "apple", 1), click("e1", "pear", 1, user="u1")])
     consumer(log, LatestWriter()).poll()
     log.append([click("e2", "milk", 2)])
     writer = LatestWriter()
@@ -307,7 +319,7 @@ def test_a_restart_does_not_write_what_it_restores():
 
     assert num_read == 1
     assert writer.batches == [1]
-    assert writer.recent["u0"].recent.item_ids == ("milk", "milk")
+    assert writer.recent["u0"].recent.item_ids == ("milk", "apple", "milk")
     assert set(writer.recent["u0"].memories) == {"dairy"}
 
 

@@ -128,6 +128,25 @@ def test_a_full_disk_appends_nothing_and_the_log_lives_on(tmp_path):
     log.close()
 
 
+def test_an_append_that_fails_half_way_leaves_nothing(make_log):
+    log = make_log(1)
+    log.append(clicks(3))
+    connection = sqlite3.connect(log.path)
+    connection.execute(
+        "CREATE TRIGGER refusal BEFORE INSERT ON records WHEN NEW.offset = 5"
+        " BEGIN SELECT RAISE(ABORT, 'refused'); END"
+    )
+
+    with pytest.raises(EventLogUnavailable, match="refused"):
+        log.append(clicks(5, start=3))
+
+    assert log.end_offsets() == [3]
+    connection.execute("DROP TRIGGER refusal")
+    connection.close()
+    log.append(clicks(5, start=3))
+    assert event_ids(log) == [f"e{number}" for number in range(8)]
+
+
 def test_threads_that_append_at_once_lose_and_mix_up_nothing(make_log):
     log = make_log(2)
 

@@ -18,7 +18,7 @@ DAY_MS = 86_400_000
 
 @pytest.fixture
 def log(shop, tmp_path):
-    """Four orders of one user: 3, 2, 1 and 0 days before t0."""
+    """Five orders of one user; the last two are received at t0 and after it."""
     log = SqliteEventLog.create(tmp_path / "log", num_partitions=2)
     log.append(
         [
@@ -26,6 +26,7 @@ def log(shop, tmp_path):
             shop.order("o2", "b", days_before=2),
             shop.order("o3", "c", days_before=1),
             shop.order("o4", "d", days_before=0),
+            shop.order("o5", "e", days_before=0.5, delay_ms=DAY_MS),
         ]
     )
     yield log

@@ -44,7 +44,7 @@ orders = st.lists(
     st.tuples(
         st.sampled_from("abcdefz"),
         st.sampled_from(("s1", "s2", "s3", "s4")),
-        st.sampled_from((-1.0, 0.0, 0.5, 13.9, 14.0, 14.1, 30.0, 60.0, 61.0, 130.0)),
+        st.sampled_from((-1.0, 0.0, 0.01, 0.5, 13.9, 14.0, 14.1, 30.0, 60.0, 61.0, 130.0)),
         st.sampled_from((0.0, 1.0, 2.0, 2.5)),
         st.sampled_from((None, "milk", "fresh milk", "drink")),
         st.sampled_from((0, 3_600_000)),

@@ -1,5 +1,7 @@
 """Finding the table of an instant."""
 
+import os
+
 import pytest
 
 from onepiece.errors import NotFound
@@ -13,11 +15,11 @@ from onepiece.features.item_table import (
 DAY_MS = 86_400_000
 
 
-def save(shop, folder, *, days: int) -> None:
+def save(shop, folder, *, days: float) -> None:
     compute_item_table(
         SalesLedger(),
         shop.catalogue,
-        valid_from_ms=shop.t0 + days * DAY_MS,
+        valid_from_ms=shop.t0 + int(days * DAY_MS),
         recipe=ItemTableRecipe(),
     ).save(folder)
 
@@ -51,6 +53,18 @@ def test_a_table_that_is_added_later_is_found(shop, tmp_path):
         save(shop, tmp_path / "made later", days=days)
 
         assert tables.at(shop.t0 + days * DAY_MS + 1).valid_from_ms == shop.t0 + days * DAY_MS
+
+
+def test_a_table_that_is_added_within_a_day_is_found(shop, tmp_path):
+    save(shop, tmp_path, days=0)
+    tables = ItemTables(tmp_path)
+    tables.at(shop.t0 + DAY_MS // 2)
+
+    save(shop, tmp_path, days=0.25)
+    # The folder's change is seen however slowly the file system's clock ticks.
+    os.utime(tmp_path, ns=(1, 1))
+
+    assert tables.at(shop.t0 + DAY_MS // 2).valid_from_ms == shop.t0 + DAY_MS // 4
 
 
 def test_an_instant_before_the_first_table_has_none(shop, tmp_path):

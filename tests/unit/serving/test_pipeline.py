@@ -41,11 +41,11 @@ def test_popular_takes_what_the_store_sells_most_in_the_category(pipeline, make)
 def test_repeat_takes_own_purchases_by_count_and_then_by_the_latest_before_the_popular(
     pipeline, make
 ):
-    [answer] = pipeline.retrieve([make(RetrieveRequest, retriever="repeat", count=4)])
+    [answer] = pipeline.retrieve([make(RetrieveRequest, retriever="repeat", count=5)])
 
-    # 02 was ordered twice, 05 once and later; 07 only after the request; 09 was only clicked.
-    assert ids_of(answer) == ["milk-02", "milk-05", "milk-29", "milk-28"]
-    assert [item.source for item in answer.items] == ["repeat", "repeat", "popular", "popular"]
+    # 02 was ordered twice, 05 and before it 03 once; 07 only after the request; 09 was clicked.
+    assert ids_of(answer) == ["milk-02", "milk-05", "milk-03", "milk-29", "milk-28"]
+    assert [item.source for item in answer.items] == ["repeat"] * 3 + ["popular"] * 2
 
 
 def test_onepiece_retrieves_the_nearest_items_of_the_pool(world, world_module, pipeline, make):

@@ -181,12 +181,16 @@ def make_bundle(folder: Path, catalogue: Catalogue) -> str:
 
 
 def write_features(store: object) -> None:
-    """User u1 ordered milk-02 twice, milk-05 once and later, milk-07 in the future; clicked 09."""
+    """User u1 ordered milk-02 twice, 03 and later 05 once, 07 in the future; she clicked 09."""
     milk = Interactions(
-        item_ids=("milk-02", "milk-02", "milk-09", "milk-05", "milk-07"),
-        actions=(Action.ORDER, Action.ORDER, Action.CLICK, Action.ORDER, Action.ORDER),
+        item_ids=("milk-02", "milk-03", "milk-02", "milk-09", "milk-05", "milk-07"),
+        actions=(
+            *(Action.ORDER, Action.ORDER, Action.ORDER),
+            *(Action.CLICK, Action.ORDER, Action.ORDER),
+        ),
         at_ms=(
             T0_MS - 9 * DAY_MS,
+            T0_MS - 7 * DAY_MS,
             T0_MS - 4 * DAY_MS,
             T0_MS - 3 * DAY_MS,
             T0_MS - 2 * DAY_MS,

@@ -1,0 +1,28 @@
+# The serve image: Retrieve, PreRank and Recommend over REST and gRPC, and the router (extra `serve`).
+# Build from the repository's root: docker build -f components/serve.Dockerfile .
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+
+FROM ${PYTHON_IMAGE} AS build
+RUN python -m pip install --no-cache-dir uv==0.13.9
+WORKDIR /src
+ENV UV_LINK_MODE=copy UV_PYTHON=/opt/onepiece/bin/python
+RUN uv venv --python python3.11 /opt/onepiece
+COPY pyproject.toml requirements.lock overrides.txt ./
+# The locked versions of this image's extra alone, then the code: a change of code reuses the layer.
+RUN uv pip compile --quiet --extra serve --constraint requirements.lock --override overrides.txt \
+      --generate-hashes --output-file image.txt pyproject.toml \
+ && uv pip sync --no-cache --require-hashes image.txt \
+ && uv pip install --no-cache setuptools==$(sed -n 's/^setuptools==\([^ ]*\).*/\1/p' requirements.lock)
+COPY README.md LICENSE ./
+COPY components/onepiece components/onepiece
+RUN uv pip install --no-cache --no-deps --no-build-isolation .
+
+FROM ${PYTHON_IMAGE}
+RUN useradd --uid 65532 --no-create-home --home-dir /tmp onepiece
+COPY --from=build /opt/onepiece /opt/onepiece
+ENV PATH=/opt/onepiece/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+EXPOSE 8000 9000
+USER 65532:65532
+WORKDIR /tmp
+ENTRYPOINT ["onepiece"]
+CMD ["serving", "ray", "--help"]
