@@ -1,4 +1,4 @@
-# The serve image: Retrieve, PreRank and Recommend over REST and gRPC, and the router (extra `serve`).
+# The serve image: builds indexes; answers over REST and gRPC; routes experiments (extra `serve`).
 # Build from the repository's root: docker build -f components/serve.Dockerfile .
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 

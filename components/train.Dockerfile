@@ -1,4 +1,4 @@
-# The train image: trains and evaluates bundles with Ray Train, builds the index (extra `train`).
+# The train image: trains and evaluates bundles with Ray Train (extra `train`).
 # Build from the repository's root: docker build -f components/train.Dockerfile .
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 

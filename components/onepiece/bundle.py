@@ -60,7 +60,9 @@ class Manifest(BaseModel):
     feature_service: str = Field(description="Feature service that the model was trained on.")
     feature_schema_digest: str = Field(description="Digest of the feature table at training.")
     metrics: dict[str, float] = Field(description="Metrics on the validation days.")
-    provenance: dict[str, JsonValue] = Field(description="How it was trained; nothing of the machine.")
+    provenance: dict[str, JsonValue] = Field(
+        description="How it was trained; nothing of the machine."
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,9 +57,8 @@ def _errors() -> str:
     for name, kind in vars(errors).items():
         if isinstance(kind, type) and issubclass(kind, errors.OnePieceError):
             summary = (kind.__doc__ or "").splitlines()[0]
-            rows.append(
-                f"| {name} | {kind.http_status} | {kind.grpc_status} | {kind.exit_code} | {summary} |"
-            )
+            cells = (name, kind.http_status, kind.grpc_status, kind.exit_code, summary)
+            rows.append("| " + " | ".join(map(str, cells)) + " |")
     return NOTE + "# Errors\n\n" + "\n".join(rows) + "\n"
 
 
@@ -70,11 +69,14 @@ def _event_schema() -> str:
 
 
 def _features() -> str:
-    rows = ["| view | feature | entity | type | unit | default | maximum age |", "|---|---|---|---|---|---|---|"]
+    rows = [
+        "| view | feature | entity | type | unit | default | maximum age, ms |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for spec in FEATURES:
         rows.append(
             f"| {spec.view} | {spec.name} | {spec.entity} | {spec.dtype} | {spec.unit} | "
-            f"{spec.default} | {spec.max_age} |"
+            f"{spec.default} | {spec.max_age_ms} |"
         )
     return NOTE + "# Features\n\n" + "\n".join(rows) + "\n"
 

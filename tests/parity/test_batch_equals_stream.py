@@ -20,6 +20,7 @@ from onepiece.events.catalogue import Catalogue
 from onepiece.events.history import HistoryConsumer, HistoryRecipe, replay_histories
 from onepiece.events.log import Position, Record
 from onepiece.events.schema import (
+    DAY_MS,
     Cart,
     Click,
     Event,
@@ -32,7 +33,7 @@ from onepiece.events.schema import (
 from onepiece.features.as_of_join import join_file
 from onepiece.features.backfill import backfill
 from onepiece.features.memory_store import MemoryStore
-from onepiece.features.schema import DAY_MS, SERVICE_VIEWS, features_of, join_keys_of
+from onepiece.features.schema import SERVICE_VIEWS, features_of, join_keys_of
 from onepiece.features.store import SignalKey, Signals, UserProfile
 from onepiece.features.view_rows import EVENT_TIMESTAMP, columns_of, signals_of
 

@@ -12,12 +12,13 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from onepiece.context.history import DAY_MS, History, ItemSummary, build_history
+from onepiece.context.history import History, ItemSummary, build_history
 from onepiece.context.recipe import ContextRecipe
 from onepiece.context.request import CANDIDATE_FEATURES, Candidates, ContextRequest
 from onepiece.context.vocabulary import UNKNOWN_ROW, Vocabulary
 from onepiece.errors import InvalidRequest
 from onepiece.events.anchors import Anchors
+from onepiece.events.schema import DAY_MS
 
 TOKEN_FEATURES: tuple[str, ...] = (
     "log_num_orders",

@@ -4,10 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from onepiece.events.interactions import Interactions
-from onepiece.events.schema import Action
-
-DAY_MS = 86_400_000
-"""Milliseconds in a day."""
+from onepiece.events.schema import DAY_MS, Action
 
 
 @dataclass(slots=True)

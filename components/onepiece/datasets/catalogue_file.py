@@ -1,16 +1,15 @@
 """Reads and writes a catalogue as one parquet file, one row an item."""
 
-import os
 from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
-from tempfile import mkstemp
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from onepiece.errors import InvalidDataset, NotFound, StorageFull
+from onepiece.errors import InvalidDataset, NotFound
 from onepiece.events.catalogue import Catalogue
+from onepiece.output import whole_file
 
 COLUMN_OF = {
     "item_ids": "item_id",
@@ -36,19 +35,8 @@ def write_catalogue(catalogue: Catalogue, path: Path) -> None:
             for f in fields(catalogue)
         }
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, partial = mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(descriptor)
-    try:
+    with whole_file(path) as partial:
         pq.write_table(table, partial)
-        os.replace(partial, path)
-    except OSError as error:
-        raise StorageFull(
-            f"the catalogue could not be written to {path} ({error.strerror or error}); nothing "
-            "was kept: free about 10 MB there and run again"
-        ) from error
-    finally:
-        Path(partial).unlink(missing_ok=True)
 
 
 def read_catalogue(path: Path) -> Catalogue:

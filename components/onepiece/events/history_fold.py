@@ -67,6 +67,16 @@ class UserHistory:
         self.seen_event_ids: OrderedDict[str, None] = OrderedDict()
         """Newest event ids folded, in the order of the log."""
 
+    def copy(self) -> "UserHistory":
+        """Copies the state; events folded into one copy do not change the other."""
+        other = UserHistory()
+        other.available_at_ms = self.available_at_ms
+        other.recent = list(self.recent)
+        other.memories = {name: list(entries) for name, entries in self.memories.items()}
+        other.changed_categories = set(self.changed_categories)
+        other.seen_event_ids = self.seen_event_ids.copy()
+        return other
+
 
 def fold(
     history: UserHistory, event: Event, *, category_of: Mapping[str, str], recipe: HistoryRecipe

@@ -126,9 +126,10 @@ def _report(args: argparse.Namespace) -> int:
 
 def _analysed(args: argparse.Namespace) -> "ExperimentReport":
     """Reads what the arguments name and analyses it."""
+    from onepiece.events.log import read_events
     from onepiece.events.sqlite_log import SqliteEventLog
     from onepiece.experiment.join import join_outcomes
-    from onepiece.experiment.outcomes import LivePhase, read_events
+    from onepiece.experiment.outcomes import LivePhase
     from onepiece.experiment.plan import read_plan
     from onepiece.experiment.report import Provenance, build_report, read_json
     from onepiece.experiment.truth import Truth

@@ -12,16 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from onepiece.errors import InvalidInput, NotFound
-from onepiece.events.schema import Cart, Click, Event, Exposure, Impression, Order
-from onepiece.experiment.outcomes import (
-    DAY_MS,
-    Floats,
-    Ints,
-    JoinCounts,
-    LivePhase,
-    Outcomes,
-    sum_by_user,
-)
+from onepiece.events.schema import DAY_MS, Cart, Click, Event, Exposure, Impression, Order
+from onepiece.experiment.outcomes import Floats, Ints, JoinCounts, LivePhase, Outcomes, sum_by_user
 from onepiece.experiment.plan import ExperimentPlan, Layer
 
 

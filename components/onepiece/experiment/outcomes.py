@@ -3,18 +3,15 @@
 `join.py` makes them from events; `metrics.py` reads them.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onepiece.errors import InvalidInput
-from onepiece.events.log import EventLog
-from onepiece.events.schema import MAX_AT_MS, MIN_AT_MS, Event
+from onepiece.events.schema import DAY_MS, MAX_AT_MS, MIN_AT_MS
 
-DAY_MS = 86_400_000
-"""One UTC day."""
 MAX_LATE_MS = DAY_MS
 """How long after the live phase an outcome may arrive; chosen here: a day's orders settle
 overnight."""
@@ -122,20 +119,6 @@ class Outcomes:
     def rows_of(self, layer: str, place: int) -> Ints:
         """Rows of the users in one arm."""
         return np.flatnonzero(self.arms[layer] == place)
-
-
-def read_events(log: EventLog) -> Iterator[Event]:
-    """Reads a log from its start to the end it has now, one partition after another."""
-    for partition, end in enumerate(log.end_offsets()):
-        offset = 0
-        while offset < end:
-            records = log.read(partition, offset)
-            if not records:
-                break
-            for record in records:
-                if record.position.offset < end:
-                    yield record.event
-            offset = records[-1].position.offset + 1
 
 
 def sum_by_user(users: Ints, values: Floats, *, num_users: int) -> Floats:

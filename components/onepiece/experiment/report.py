@@ -4,19 +4,17 @@ The words, the page and the table for the terminal are made from this data and f
 (`report_words.py`, `report_html.py`, `report_text.py`).
 """
 
-import errno
-import os
-import shutil
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from onepiece.errors import InvalidInput, NotFound, OutputExists, StorageFull
+from onepiece.errors import InvalidInput, NotFound
 from onepiece.experiment.analysis import Analysis, analyse
 from onepiece.experiment.outcomes import JoinCounts, LivePhase, Outcomes
 from onepiece.experiment.plan import ExperimentPlan
 from onepiece.experiment.truth import Truth
+from onepiece.output import new_folder
 
 ModelT = TypeVar("ModelT")
 
@@ -109,19 +107,6 @@ def write_report(report: ExperimentReport, page: str, folder: Path) -> None:
         OutputExists: `folder` is taken.
         StorageFull: The disk is full; nothing is left behind.
     """
-    if folder.exists():
-        raise OutputExists(f"{folder} exists; results are never overwritten: give a new folder")
-    unfinished = folder.with_name(f".{folder.name}-unfinished-{os.getpid()}")
-    try:
-        unfinished.mkdir(parents=True)
+    with new_folder(folder) as unfinished:
         (unfinished / JSON_NAME).write_text(report.model_dump_json(indent=2) + "\n")
         (unfinished / HTML_NAME).write_text(page, encoding="utf-8")
-        unfinished.rename(folder)
-    except OSError as error:
-        if folder.exists():
-            raise OutputExists(f"{folder} was made meanwhile; give a new folder") from error
-        if error.errno == errno.ENOSPC:
-            raise StorageFull(f"no room for the report at {folder}; free some space") from error
-        raise
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)

@@ -3,9 +3,9 @@
 import itertools
 from html import escape
 
+from onepiece.events.schema import DAY_MS
 from onepiece.experiment.analysis import ArmResult, SplitResult
 from onepiece.experiment.metrics import PRIMARY
-from onepiece.experiment.outcomes import DAY_MS
 from onepiece.experiment.report import ExperimentReport
 from onepiece.experiment.report_charts import (
     Line,

@@ -4,23 +4,20 @@ Histories come from the same `replay_histories` and anchors from the same `Ancho
 online values, and both become rows by the same code (`view_rows.py`).
 """
 
-import errno
 import logging
-import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import mkdtemp
 
 import pyarrow.parquet as pq
 
-from onepiece.errors import OutputExists, StorageFull
 from onepiece.events.anchors import AnchorLedger, AnchorRecipe
 from onepiece.events.catalogue import Catalogue
 from onepiece.events.history import HistoryRecipe, HistoryUpdate, replay_histories
 from onepiece.events.log import EventLog, Record
+from onepiece.events.schema import DAY_MS
 from onepiece.features.item_snapshot import ItemTable
-from onepiece.features.schema import DAY_MS, ITEM_VIEW, SERVICE_VIEWS
+from onepiece.features.schema import ITEM_VIEW, SERVICE_VIEWS
 from onepiece.features.store import UserProfile
 from onepiece.features.view_rows import (
     ViewRow,
@@ -31,6 +28,7 @@ from onepiece.features.view_rows import (
     profile_rows,
     query_rows,
 )
+from onepiece.output import new_folder
 
 log = logging.getLogger(__name__)
 
@@ -82,35 +80,17 @@ def backfill(
         OutputExists: `out` holds something already.
         StorageFull: No room; nothing is left behind.
     """
-    if out.exists() and any(out.iterdir()):
-        raise OutputExists(
-            f"{out} holds files already; results are never overwritten: give a new folder or "
-            "move it away"
-        )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
+    with new_folder(out) as partial, _ViewWriter(partial) as writer:
         anchors = AnchorLedger(anchor_recipe)
-        with _ViewWriter(partial) as writer:
-            for partition in range(event_log.num_partitions):
-                records = _records(event_log, partition, anchors, to_ms=to_ms, user_ids=user_ids)
-                updates = replay_histories(records, catalogue.category_of, recipe=history_recipe)
-                _write_histories(writer, updates, from_ms=from_ms)
-            for day_start_ms in range(from_ms - from_ms % DAY_MS, to_ms + 1, DAY_MS):
-                writer.write(query_rows(anchors.compute(day_start_ms)))
-            writer.write(profile_rows(profiles or {}, available_at_ms=0))
-            for table in item_tables:
-                writer.write(item_rows(table))
-        partial.chmod(0o755)
-        partial.rename(out)
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise StorageFull(
-                f"no room for {out}; nothing was kept: free some space and run again"
-            ) from error
-        raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        for partition in range(event_log.num_partitions):
+            records = _records(event_log, partition, anchors, to_ms=to_ms, user_ids=user_ids)
+            updates = replay_histories(records, catalogue.category_of, recipe=history_recipe)
+            _write_histories(writer, updates, from_ms=from_ms)
+        for day_start_ms in range(from_ms - from_ms % DAY_MS, to_ms + 1, DAY_MS):
+            writer.write(query_rows(anchors.compute(day_start_ms)))
+        writer.write(profile_rows(profiles or {}, available_at_ms=0))
+        for table in item_tables:
+            writer.write(item_rows(table))
     log.info("features backfilled", extra={"num_rows": writer.num_rows})
     return BackfillResult(writer.num_rows)
 

@@ -1,12 +1,12 @@
 """Where the feature store is: a setting of the deployment, never part of a bundle."""
 
-import os
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from onepiece.errors import InvalidInput, NotFound
+from onepiece.output import whole_file
 
 FILE_NAME = "store.json"
 """File of the store's folder that says how the store was made, so that a folder is enough."""
@@ -43,9 +43,8 @@ class FeatureStoreSettings(_SavedSettings):
 
 def save_settings(settings: FeatureStoreSettings) -> None:
     """Writes the settings into the store's folder, whole or not at all; the old are replaced."""
-    partial = settings.folder / f".{FILE_NAME}.partial"
-    partial.write_text(settings.model_dump_json(exclude={"folder"}, indent=2) + "\n")
-    os.replace(partial, settings.folder / FILE_NAME)
+    with whole_file(settings.folder / FILE_NAME) as partial:
+        partial.write_text(settings.model_dump_json(exclude={"folder"}, indent=2) + "\n")
 
 
 def load_settings(folder: Path) -> FeatureStoreSettings:

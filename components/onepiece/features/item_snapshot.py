@@ -6,8 +6,6 @@ public order) and by *place* (by category, then row), so that a store's items of
 lie next to each other.
 """
 
-import os
-import tempfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -20,8 +18,9 @@ import pyarrow as pa
 import pyarrow.feather as feather
 from numpy.typing import NDArray
 
-from onepiece.errors import InvalidDataset, StorageFull
+from onepiece.errors import InvalidDataset
 from onepiece.features.item_statistics import between, look_up
+from onepiece.output import whole_file
 
 DISPLAYED = 1
 """Bit of `promoted_flags`: at a special place of the store."""
@@ -160,24 +159,12 @@ class ItemTable:
         Raises:
             StorageFull: No room; nothing is left behind.
         """
-        folder.mkdir(parents=True, exist_ok=True)
         columns = {name: _as_list(getattr(self, name)) for name in _COLUMNS}
         columns["valid_from_ms"] = _as_list(np.array([self.valid_from_ms], dtype=np.int64))
         table = pa.table(columns).replace_schema_metadata({b"format": FORMAT})
         path = folder / file_name(self.valid_from_ms)
-        descriptor, partial = tempfile.mkstemp(prefix=".partial-", dir=folder)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                feather.write_feather(table, file, compression="zstd")
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
-        except OSError as error:
-            Path(partial).unlink(missing_ok=True)
-            raise StorageFull(
-                f"the item table could not be written to {folder} ({error.strerror or error}); "
-                "nothing was kept: free about 10 MB there and run again"
-            ) from error
+        with whole_file(path) as partial:
+            feather.write_feather(table, str(partial), compression="zstd")
         return path
 
     @classmethod

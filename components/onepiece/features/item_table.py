@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from onepiece.events.catalogue import Catalogue
+from onepiece.events.schema import DAY_MS
 from onepiece.features.item_snapshot import DISPLAYED, MAILED, ItemTable
 from onepiece.features.item_statistics import (
     count,
@@ -20,7 +21,6 @@ from onepiece.features.item_statistics import (
 )
 from onepiece.features.item_tables import ItemTables
 from onepiece.features.sales import NO_QUERY, SalesLedger
-from onepiece.features.schema import DAY_MS
 
 __all__ = [
     "NO_PROMOTIONS",

@@ -8,8 +8,8 @@ from collections import OrderedDict
 from pathlib import Path
 
 from onepiece.errors import NotFound
+from onepiece.events.schema import DAY_MS
 from onepiece.features.item_snapshot import ItemTable, file_name
-from onepiece.features.schema import DAY_MS
 
 _FILE = re.compile(r"items-(\d{13,})\.arrow")
 

@@ -9,11 +9,10 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+from onepiece.events.schema import DAY_MS
+
 FEATURE_SERVICE = "onepiece_v1"
 """Name of the Feast feature service from which training and serving both read."""
-
-DAY_MS = 86_400_000
-"""Milliseconds in a day."""
 
 Dtype = Literal["string", "int64", "float32", "strings", "int64s"]
 """Type of a feature; a plural is an array."""

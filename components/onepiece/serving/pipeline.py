@@ -16,6 +16,7 @@ from onepiece.errors import InvalidInput, InvalidRequest
 from onepiece.features.item_table import ItemTables
 from onepiece.features.store import OnlineStore, SignalKey
 from onepiece.index.build import ItemIndex
+from onepiece.serving.answers import Origin, given_item_ids, write_answer
 from onepiece.serving.item_table import Shelves
 from onepiece.serving.model import EncodeOnce, ServingModel
 from onepiece.serving.rank import OnePieceRanker, PopularRanker, Ranked, Ranker, RepeatRanker
@@ -35,7 +36,6 @@ from onepiece.serving.retrieve import (
 )
 from onepiece.serving.schemas import (
     Answer,
-    AnswerItem,
     AnyRequest,
     PreRankRequest,
     RecommendRequest,
@@ -217,35 +217,30 @@ class Pipeline:
         """Answers requests that have the same retriever and ranker."""
         retriever, ranker = plans[0].retriever, plans[0].ranker
         encoding = EncodeOnce(self._model, lambda: [_context_request(one) for one in asked])
-        given = [_given_item_ids(request) for request in requests]
         if retriever:
             wanted = [plan.num_retrieved for plan in plans]
             candidates = self._retrievers[retriever].retrieve(asked, wanted, encoding)
         else:
-            candidates = [_as_candidates(*pair) for pair in zip(asked, given, strict=True)]
+            candidates = [_as_candidates(*pair) for pair in zip(asked, requests, strict=True)]
         if ranker:
             ranked = self._rankers[ranker].rank(asked, candidates, encoding)
         else:
             ranked = [_as_retrieved(one) for one in candidates]
-        digests = encoding.made.digests() if encoding.made else [""] * len(asked)
-        version = self._model.version if encoding.made else ""
+        made = encoding.made
+        version = self._model.version if made else ""
+        origin = Origin(retriever, ranker, version, degraded_by)
+        digests = made.digests() if made else [""] * len(asked)
         return [
-            Answer(
-                request_id=request.request_id,
-                items=_items(found, order, request.count),
-                as_of_ms=one.as_of_ms,
-                model_version=version,
+            write_answer(
+                request,
+                one,
+                candidates=found,
+                ranked=order,
+                origin=origin,
                 context_digest=digest,
-                retriever=retriever,
-                ranker=ranker,
-                is_known_user=one.signals.is_known_user,
-                is_known_query=one.shelf.category_id is not None or one.signals.is_known_query,
-                degraded_by=degraded_by,
-                num_unknown_items=order.num_unknown,
-                num_duplicate_items=len(item_ids) - len(set(item_ids)),
             )
-            for request, one, item_ids, found, order, digest in zip(
-                requests, asked, given, candidates, ranked, digests, strict=True
+            for request, one, found, order, digest in zip(
+                requests, asked, candidates, ranked, digests, strict=True
             )
         ]
 
@@ -270,13 +265,9 @@ def _by_popularity(plan: _Plan) -> _Plan:
     )
 
 
-def _given_item_ids(request: AnyRequest) -> tuple[str, ...]:
-    return request.item_ids if isinstance(request, PreRankRequest) else ()
-
-
-def _as_candidates(asked: Asked, given: tuple[str, ...]) -> Candidates:
+def _as_candidates(asked: Asked, request: AnyRequest) -> Candidates:
     """Takes the caller's candidates, each once."""
-    item_ids = tuple(dict.fromkeys(given))
+    item_ids = tuple(dict.fromkeys(given_item_ids(request)))
     return Candidates(
         item_ids=item_ids,
         rows=asked.shelf.rows_of(item_ids),
@@ -287,25 +278,3 @@ def _as_candidates(asked: Asked, given: tuple[str, ...]) -> Candidates:
 
 def _as_retrieved(candidates: Candidates) -> Ranked:
     return Ranked(order=np.arange(len(candidates.item_ids)), scores=candidates.scores)
-
-
-def _items(candidates: Candidates, ranked: Ranked, count: int) -> tuple[AnswerItem, ...]:
-    """Writes the best `count` items."""
-    nothing: list[float | None] = [None] * count
-    click, cart, order = (
-        ranked.probabilities[task][:count].tolist() if task in ranked.probabilities else nothing
-        for task in ("click", "cart", "order")
-    )
-    return tuple(
-        AnswerItem(
-            item_id=candidates.item_ids[place],
-            score=score,
-            click_probability=click[index],
-            cart_probability=cart[index],
-            order_probability=order[index],
-            source=candidates.sources[place],
-        )
-        for index, (place, score) in enumerate(
-            zip(ranked.order[:count].tolist(), ranked.scores[:count].tolist(), strict=True)
-        )
-    )

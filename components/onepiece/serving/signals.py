@@ -58,6 +58,11 @@ class SignalFetcher:
         SERVING_DEGRADED.labels(reason).inc(len(keys))
         return Fetched(tuple(Signals() for _ in keys), degraded_by=reason)
 
+    @property
+    def num_in_flight(self) -> int:
+        """Reads that have not come back yet, late ones included."""
+        return sum(not read.done() for read in self._in_flight)
+
     def close(self) -> None:
         """Stops the threads; a read that hangs is not waited for."""
         if self._threads is not None:

@@ -10,9 +10,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from onepiece.datasets.complete_journey import DAY_MS
 from onepiece.errors import Unavailable
-from onepiece.events.schema import Event, Order
+from onepiece.events.schema import DAY_MS, Event, Order
 from onepiece.simulation.platform import Page, PageRequest, Platform
 from onepiece.simulation.replay_result import (
     IntentOutcome,

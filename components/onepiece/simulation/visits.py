@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from onepiece.datasets.complete_journey import DAY_MS, FIRST_DAY_MS
+from onepiece.datasets.complete_journey import FIRST_DAY_MS
 from onepiece.datasets.receipts import Receipts
 from onepiece.events.catalogue import Catalogue
+from onepiece.events.schema import DAY_MS
 from onepiece.simulation.draws import Draws
 from onepiece.simulation.recipe import ReplayRecipe
 

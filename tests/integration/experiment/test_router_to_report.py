@@ -9,11 +9,12 @@ import sys
 import numpy as np
 import pytest
 
-from onepiece.events.schema import Click, Exposure, Impression, Order, OrderLine
+from onepiece.events.log import read_events
+from onepiece.events.schema import DAY_MS, Click, Exposure, Impression, Order, OrderLine
 from onepiece.events.sqlite_log import SqliteEventLog
 from onepiece.experiment.assignment import FixedAssignment
 from onepiece.experiment.join import join_outcomes
-from onepiece.experiment.outcomes import DAY_MS, LivePhase, read_events
+from onepiece.experiment.outcomes import LivePhase
 from onepiece.experiment.plan import demo_plan
 from onepiece.experiment.report import Provenance, build_report
 from onepiece.experiment.router import Router

@@ -7,16 +7,24 @@ from hypothesis import strategies as st
 
 from onepiece.errors import InvalidInput
 from onepiece.events.anchors import (
-    MS_PER_DAY,
     AnchorLedger,
     AnchorRecipe,
     Anchors,
     QueryUpdate,
     compute_anchors,
 )
-from onepiece.events.schema import Cart, Click, Event, Exposure, Impression, Order, OrderLine
+from onepiece.events.schema import (
+    DAY_MS,
+    Cart,
+    Click,
+    Event,
+    Exposure,
+    Impression,
+    Order,
+    OrderLine,
+)
 
-START_MS = 17_000 * MS_PER_DAY
+START_MS = 17_000 * DAY_MS
 RECIPE = AnchorRecipe(
     max_items_per_group=2, half_life_days=2.0, window_days=4, max_count_per_user=2
 )
@@ -25,12 +33,12 @@ ITEM_IDS = ("a", "b", "c", "d")
 
 @st.composite
 def generated_events(draw: st.DrawFn) -> Event:
-    at_ms = START_MS + draw(st.integers(0, 12)) * MS_PER_DAY // 2
+    at_ms = START_MS + draw(st.integers(0, 12)) * DAY_MS // 2
     common = {
         "event_id": f"e{draw(st.integers(0, 40))}",
         "user_id": draw(st.sampled_from(["u0", "u1", "u2"])),
         "at_ms": at_ms,
-        "received_at_ms": at_ms + draw(st.integers(0, 3)) * MS_PER_DAY // 2,
+        "received_at_ms": at_ms + draw(st.integers(0, 3)) * DAY_MS // 2,
     }
     query_id = draw(st.sampled_from(["milk", "tea"]))
     items = st.sampled_from(ITEM_IDS)
@@ -61,7 +69,7 @@ def generated_events(draw: st.DrawFn) -> Event:
 
 
 logs = st.lists(generated_events(), max_size=40, unique_by=lambda event: event.event_id)
-instants = st.integers(0, 16).map(lambda halves: START_MS + halves * MS_PER_DAY // 2)
+instants = st.integers(0, 16).map(lambda halves: START_MS + halves * DAY_MS // 2)
 
 
 def rows_of(event: Event) -> list[tuple[str, str, str]]:
@@ -78,7 +86,7 @@ def rows_of(event: Event) -> list[tuple[str, str, str]]:
 def naive_anchors(events: Sequence[Event], as_of_ms: int) -> list[QueryUpdate]:
     """The reference: everything is counted again, in plain Python."""
     past = [event for event in events if event.received_at_ms < as_of_ms]
-    start_ms = as_of_ms - RECIPE.window_days * MS_PER_DAY
+    start_ms = as_of_ms - RECIPE.window_days * DAY_MS
     instants: dict[tuple[str, str, str], dict[str, list[int]]] = defaultdict(
         lambda: defaultdict(list)
     )
@@ -94,7 +102,7 @@ def naive_anchors(events: Sequence[Event], as_of_ms: int) -> list[QueryUpdate]:
                 instants[row][event.user_id].append(event.at_ms)
     scores = {
         row: sum(
-            round(0.5 ** ((as_of_ms - at_ms) / (RECIPE.half_life_days * MS_PER_DAY)) * 2**30)
+            round(0.5 ** ((as_of_ms - at_ms) / (RECIPE.half_life_days * DAY_MS)) * 2**30)
             for at_instants in by_user.values()
             for at_ms in sorted(at_instants)[-RECIPE.max_count_per_user :]
         )
@@ -126,7 +134,7 @@ def test_a_ledger_asked_daily_equals_a_computation_from_scratch(events, days):
 
     for as_of_ms in sorted(days):
         # Some of what is appended was received after as_of_ms, and must wait.
-        arrived = [e for e in in_arrival_order if e.received_at_ms < as_of_ms + MS_PER_DAY]
+        arrived = [e for e in in_arrival_order if e.received_at_ms < as_of_ms + DAY_MS]
         ledger.append(arrived[num_appended:])
         num_appended = len(arrived)
 
@@ -183,15 +191,15 @@ def test_one_user_cannot_flood_a_query():
 
 
 def test_a_new_event_counts_more_than_an_old_one():
-    events = [click(0, "u0", "a"), click(1, "u1", "b", at_ms=START_MS + MS_PER_DAY)]
+    events = [click(0, "u0", "a"), click(1, "u1", "b", at_ms=START_MS + DAY_MS)]
 
-    (update,) = compute_anchors(events, as_of_ms=START_MS + 2 * MS_PER_DAY, recipe=RECIPE)
+    (update,) = compute_anchors(events, as_of_ms=START_MS + 2 * DAY_MS, recipe=RECIPE)
 
     assert update.anchors.clicked == ("b", "a")
 
 
 def test_a_late_event_does_not_count_instead_of_a_newer_one():
-    day_ms = [START_MS + day * MS_PER_DAY for day in range(4)]
+    day_ms = [START_MS + day * DAY_MS for day in range(4)]
     ledger = AnchorLedger(RECIPE)
     # The cap is 2: of user u0 count the clicks on a of day 1 and of day 2.
     ledger.append([click(0, "u0", "a", at_ms=day_ms[1]), click(1, "u0", "a", at_ms=day_ms[2])])
@@ -208,11 +216,11 @@ def test_a_late_event_does_not_count_instead_of_a_newer_one():
 def test_a_query_that_nobody_asks_any_more_gets_empty_anchors():
     ledger = AnchorLedger(RECIPE)
     ledger.append([click(0, "u0", "a")])
-    ledger.compute(START_MS + MS_PER_DAY)
+    ledger.compute(START_MS + DAY_MS)
 
-    (update,) = ledger.compute(START_MS + 10 * MS_PER_DAY)
+    (update,) = ledger.compute(START_MS + 10 * DAY_MS)
 
-    assert update == QueryUpdate("milk", START_MS + 10 * MS_PER_DAY - 1, Anchors(), 0)
+    assert update == QueryUpdate("milk", START_MS + 10 * DAY_MS - 1, Anchors(), 0)
 
 
 def test_a_ledger_is_never_asked_back_in_time():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from onepiece.events.schema import (
+    DAY_MS,
     Cart,
     Click,
     Event,
@@ -15,7 +16,7 @@ from onepiece.events.schema import (
     OrderLine,
 )
 from onepiece.experiment.assignment import PlannedAssignment
-from onepiece.experiment.outcomes import DAY_MS, LivePhase
+from onepiece.experiment.outcomes import LivePhase
 from onepiece.experiment.plan import ExperimentPlan, demo_plan
 
 LIVE_FROM_MS = 17_470 * DAY_MS

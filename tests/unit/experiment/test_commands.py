@@ -4,9 +4,9 @@ import json
 import pytest
 
 from onepiece.errors import InvalidInput, InvalidRecipe, InvalidRequest, NotFound, OutputExists
+from onepiece.events.schema import DAY_MS
 from onepiece.events.sqlite_log import SqliteEventLog
 from onepiece.experiment.commands import add_commands
-from onepiece.experiment.outcomes import DAY_MS
 from onepiece.experiment.plan import ExperimentPlan, demo_plan, dump_plan
 from onepiece.experiment.report import ExperimentReport
 

@@ -4,9 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onepiece.errors import InvalidInput, NotFound
-from onepiece.events.schema import Click, Order, OrderLine
+from onepiece.events.schema import DAY_MS, Click, Order, OrderLine
 from onepiece.experiment.join import join_outcomes
-from onepiece.experiment.outcomes import DAY_MS, LivePhase
+from onepiece.experiment.outcomes import LivePhase
 from onepiece.experiment.plan import demo_plan
 
 FROM_MS = 17_470 * DAY_MS

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onepiece.context.request import CANDIDATE_FEATURES
-from onepiece.errors import InvalidDataset, StorageFull
+from onepiece.errors import InvalidDataset, InvalidInput
 from onepiece.features.item_snapshot import ItemTable
 from onepiece.features.item_table import (
     NO_PROMOTIONS,
@@ -309,7 +309,7 @@ def test_a_broken_file_is_refused_with_its_name(tmp_path, content):
 def test_a_table_that_cannot_be_written_leaves_nothing(shop, tmp_path):
     (tmp_path / f"items-{shop.t0}.arrow").mkdir()
 
-    with pytest.raises(StorageFull, match="nothing was kept"):
+    with pytest.raises(InvalidInput, match="cannot be written"):
         table_of(shop).save(tmp_path)
 
     assert [path.name for path in tmp_path.iterdir()] == [f"items-{shop.t0}.arrow"]

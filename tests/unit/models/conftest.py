@@ -40,7 +40,11 @@ def vocabulary() -> Vocabulary:
         order_counts=np.concatenate([[0, 0], random.integers(0, 50, NUM_ITEMS)]),
         query_ids=("bread", "soft drinks"),
         words=("bread", "drinks", "soft"),
-        profile_labels={"age_group": ("25-34",), "income_group": ("low",), "household_size": ("1", "2")},
+        profile_labels={
+            "age_group": ("25-34",),
+            "income_group": ("low",),
+            "household_size": ("1", "2"),
+        },
     )
 
 
@@ -65,9 +69,9 @@ def make_context() -> Callable[..., Context]:
             word_rows=random.integers(1, 5, int(random.integers(0, 3))),
             situation=random.normal(size=len(SITUATION_FEATURES)).astype("f4"),
             candidate_rows=random.choice(np.arange(2, NUM_ITEMS + 2), num_candidates, False),
-            candidate_features=random.normal(
-                size=(num_candidates, len(CANDIDATE_FEATURES))
-            ).astype("f4"),
+            candidate_features=random.normal(size=(num_candidates, len(CANDIDATE_FEATURES))).astype(
+                "f4"
+            ),
             num_dropped_future=0,
         )
 

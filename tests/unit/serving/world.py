@@ -34,8 +34,8 @@ T0_MS = 1_500_000_000_000 // DAY_MS * DAY_MS
 NOW_MS = T0_MS + 10 * 3_600_000
 ITEMS_PER_CATEGORY = 30
 CATEGORIES = ("bread", "milk")
-NEW_ITEM = "milk-new"
-"""Sold, but unknown to the bundle: the catalogue grew after the training."""
+NEW_ITEM = "milk-00-new"
+"""Sold, but unknown to the bundle: the catalogue grew after the training, in its midst."""
 MILK = tuple(f"milk-{number:02d}" for number in range(ITEMS_PER_CATEGORY))
 
 

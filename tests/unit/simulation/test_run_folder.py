@@ -38,9 +38,11 @@ def test_a_second_run_never_overwrites_the_first(tmp_path: Path) -> None:
 
 
 def test_a_run_that_raises_leaves_no_folder_and_no_process(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), RunFolder(tmp_path, "run") as run:
-        child = run.start(["sleep", "300"], log_name="sleep")
-        raise RuntimeError
+    run = RunFolder(tmp_path, "run")
+    run.__enter__()
+    child = run.start(["sleep", "300"], log_name="sleep")
+
+    run.__exit__(RuntimeError, RuntimeError(), None)
 
     assert list(tmp_path.iterdir()) == []
     assert child.poll() is not None

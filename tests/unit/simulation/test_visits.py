@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onepiece.datasets.complete_journey import DAY_MS, FIRST_DAY_MS
+from onepiece.datasets.complete_journey import FIRST_DAY_MS
+from onepiece.events.schema import DAY_MS
 from onepiece.simulation.recipe import ReplayRecipe
 from onepiece.simulation.visits import (
     STEP_MS,
