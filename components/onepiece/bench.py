@@ -1,7 +1,267 @@
-"""`onepiece bench NAME`: benchmarks that compare two things in one run, as a ratio."""
+"""`onepiece bench NAME`: compares two ways to do one thing, in one run, as a ratio.
+
+Machines are noisy, so the two take turns and the ratio is one of medians; no time is compared
+with one from another run.
+"""
 
 import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from onepiece.errors import NotFound
+
+if TYPE_CHECKING:
+    from onepiece.context.batching import ContextBatch
+    from onepiece.context.vocabulary import Vocabulary
+    from onepiece.models.onepiece import OnePiece
+
+NUM_ROUNDS = 30
+"""Turns that each of the two takes; chosen here, the median then moves by some percent."""
+
+
+@dataclass(frozen=True, slots=True)
+class BenchResult:
+    """What a benchmark prints."""
+
+    name: str
+    ratio: float
+    """`baseline` over `ours`: above 1, ours is better."""
+    baseline: float
+    ours: float
+    unit: str
+    settings: Mapping[str, str | int]
 
 
 def add_command(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Registers `bench`."""
+    summary = "Compare two ways to do one thing, in one run, as a ratio."
+    names = "; ".join(f"{name}: {bench.__doc__}" for name, bench in BENCHMARKS.items())
+    parser = subparsers.add_parser(
+        "bench",
+        help=summary,
+        description=f"{summary} {names}",
+        epilog="example: onepiece bench shared-context --json",
+    )
+    parser.add_argument("name", metavar="NAME", help=", ".join(BENCHMARKS))
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> int:
+    if args.name not in BENCHMARKS:
+        raise NotFound(f"no benchmark {args.name!r}; give one of {', '.join(BENCHMARKS)}")
+    result = BENCHMARKS[args.name]()
+    if args.json:
+        sys.stdout.write(json.dumps(asdict(result)) + "\n")
+    else:
+        settings = ", ".join(f"{name} {value}" for name, value in result.settings.items())
+        sys.stdout.write(
+            f"{result.name}: {result.ratio:.1f}x (baseline {result.baseline:.3g} {result.unit}, "
+            f"ours {result.ours:.3g} {result.unit}; {settings})\n"
+        )
+    return 0
+
+
+def bench_shared_context() -> BenchResult:
+    """Scores 100 candidates; the context encoded again for each group, against once for all."""
+    import torch
+
+    from onepiece.models.inputs import candidate_tensors, context_tensors
+
+    torch.set_num_threads(1)
+    batch = _batch(num_candidates=100)
+    shared, literal = _model("shared"), _model("literal")
+    literal.load_state_dict(shared.state_dict())
+    candidates = candidate_tensors(batch, group_size=shared.recipe.group_size)
+
+    def score(model: "OnePiece") -> None:
+        with torch.inference_mode():
+            model.score_candidates(model.encode_context(context_tensors(batch)), candidates)
+
+    baseline_s, ours_s = _take_turns(lambda: score(literal), lambda: score(shared))
+    return BenchResult(
+        "shared-context",
+        baseline_s / ours_s,
+        baseline_s * 1e3,
+        ours_s * 1e3,
+        "ms",
+        _settings(shared, batch),
+    )
+
+
+def bench_one_encode() -> BenchResult:
+    """Retrieves and pre-ranks 100 candidates; one encode for each stage, against one for both."""
+    import torch
+
+    from onepiece.models.inputs import candidate_tensors, context_tensors
+
+    torch.set_num_threads(1)
+    batch = _batch(num_candidates=100)
+    model = _model("shared")
+    candidates = candidate_tensors(batch, group_size=model.recipe.group_size)
+
+    def twice() -> None:
+        with torch.inference_mode():
+            model.user_vectors(model.encode_context(context_tensors(batch)))
+            model.score_candidates(model.encode_context(context_tensors(batch)), candidates)
+
+    def once() -> None:
+        with torch.inference_mode():
+            encoding = model.encode_context(context_tensors(batch))
+            model.user_vectors(encoding)
+            model.score_candidates(encoding, candidates)
+
+    baseline_s, ours_s = _take_turns(twice, once)
+    return BenchResult(
+        "one-encode",
+        baseline_s / ours_s,
+        baseline_s * 1e3,
+        ours_s * 1e3,
+        "ms",
+        _settings(model, batch),
+    )
+
+
+def bench_history_writes() -> BenchResult:
+    """Writes 64 users' histories to Feast on SQLite; one by one, against one micro-batch."""
+    from onepiece.events.history import HistoryUpdate
+    from onepiece.events.interactions import Interactions
+    from onepiece.features.feast_settings import FeatureStoreSettings
+    from onepiece.features.feast_store import FeastStore
+
+    num_users, num_events, at_ms = 64, 64, 1_500_000_000_000
+    past = Interactions(
+        item_ids=tuple(f"item-{number}" for number in range(num_events)),
+        actions=(1,) * num_events,
+        at_ms=tuple(range(at_ms, at_ms + num_events)),
+    )
+    updates = [
+        HistoryUpdate(f"user-{number}", at_ms + num_events, past, {"milk": past})
+        for number in range(num_users)
+    ]
+    with TemporaryDirectory() as folder:
+        store = FeastStore.create(
+            Path("feature_repo"), FeatureStoreSettings(folder=Path(folder) / "store")
+        )
+
+        def one_by_one() -> None:
+            for update in updates:
+                store.write_histories([update])
+
+        baseline_s, ours_s = _take_turns(
+            one_by_one, lambda: store.write_histories(updates), num_rounds=8
+        )
+        store.close()
+    return BenchResult(
+        "history-writes",
+        baseline_s / ours_s,
+        baseline_s * 1e3 / num_users,
+        ours_s * 1e3 / num_users,
+        "ms a user",
+        {"users": num_users, "events_per_history": num_events, "online_store": "sqlite"},
+    )
+
+
+BENCHMARKS: Mapping[str, Callable[[], BenchResult]] = {
+    "shared-context": bench_shared_context,
+    "one-encode": bench_one_encode,
+    "history-writes": bench_history_writes,
+}
+"""Name -> benchmark; the docstring's first line is its help."""
+
+
+def _take_turns(
+    baseline: Callable[[], None], ours: Callable[[], None], *, num_rounds: int = NUM_ROUNDS
+) -> tuple[float, float]:
+    """Times both alternately, after one untimed turn each, and returns their medians."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for number in range(num_rounds + 1):
+        for taken, run in zip(times, (baseline, ours), strict=True):
+            start_s = time.perf_counter()
+            run()
+            if number:
+                taken.append(time.perf_counter() - start_s)
+    return statistics.median(times[0]), statistics.median(times[1])
+
+
+def _model(mask: str) -> "OnePiece":
+    """Makes a model of the demo's size with random weights: speed does not depend on them."""
+    import torch
+
+    from onepiece.context.recipe import ContextRecipe
+    from onepiece.models.onepiece import OnePiece
+    from onepiece.models.recipe import OnePieceRecipe
+
+    torch.manual_seed(0)
+    recipe = OnePieceRecipe.model_validate({"mask": mask})
+    model = OnePiece(recipe, context=ContextRecipe(), vocabulary=_vocabulary())
+    return model.eval()
+
+
+def _vocabulary() -> "Vocabulary":
+    from onepiece.context.vocabulary import build_vocabulary
+    from onepiece.events.catalogue import Catalogue
+
+    item_ids = tuple(f"item-{number:04d}" for number in range(1_000))
+    labels = tuple(f"label-{number % 20}" for number in range(1_000))
+    catalogue = Catalogue(item_ids, labels, labels, labels, labels, labels, labels)
+    return build_vocabulary(catalogue, query_ids=["milk"], order_counts={})
+
+
+def _batch(*, num_candidates: int) -> "ContextBatch":
+    """Builds one request with a full history, anchors and candidates."""
+    import numpy as np
+
+    from onepiece.context.batching import collate
+    from onepiece.context.builder import build_context
+    from onepiece.context.recipe import ContextRecipe
+    from onepiece.context.request import CANDIDATE_FEATURES, Candidates, ContextRequest
+    from onepiece.events.anchors import Anchors
+    from onepiece.events.interactions import Interactions
+    from onepiece.features.store import Signals
+
+    vocabulary = _vocabulary()
+    as_of_ms = 1_500_000_000_000
+    draws = np.random.default_rng(0)
+
+    def some(count: int) -> tuple[str, ...]:
+        chosen = draws.choice(len(vocabulary.item_ids), count, replace=False)
+        return tuple(vocabulary.item_ids[row] for row in chosen)
+
+    def past(count: int) -> Interactions:
+        instants = tuple(range(as_of_ms - count, as_of_ms))
+        return Interactions(item_ids=some(count), actions=(3,) * count, at_ms=instants)
+
+    features = draws.random((num_candidates, len(CANDIDATE_FEATURES)), dtype=np.float32)
+    request = ContextRequest(
+        user_id="user",
+        query_id="milk",
+        store_id="store",
+        as_of_ms=as_of_ms,
+        signals=Signals(
+            recent=past(64), memory=past(96), anchors=Anchors(some(10), some(10), some(10))
+        ),
+        candidates=Candidates(some(num_candidates), features),
+    )
+    return collate([build_context(request, ContextRecipe(), vocabulary)])
+
+
+def _settings(model: "OnePiece", batch: "ContextBatch") -> dict[str, str | int]:
+    recipe = model.recipe
+    return {
+        "width": recipe.width,
+        "layers": recipe.num_layers,
+        "context_tokens": int(batch.token_mask.sum()),
+        "candidates": int(batch.candidate_mask.sum()),
+        "group_size": recipe.group_size,
+        "reasoning_steps": recipe.num_ranking_steps,
+        "threads": 1,
+        "rounds": NUM_ROUNDS,
+    }

@@ -6,13 +6,9 @@ the manifest without it. So equal bundles have equal versions, and nothing in on
 unnoticed. Nothing is unpickled, and a file that is not listed is refused.
 """
 
-import errno
 import hashlib
 import json
-import os
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,15 +19,15 @@ from safetensors.torch import save as dump_tensors
 
 from onepiece.context.recipe import ContextRecipe
 from onepiece.context.vocabulary import Vocabulary
-from onepiece.errors import BundleCorrupt, InvalidInput, NotFound, OutputExists, StorageFull
+from onepiece.errors import BundleCorrupt, InvalidInput, NotFound
 from onepiece.features.schema import FEATURE_SERVICE, feature_schema_digest
 from onepiece.models.onepiece import OnePiece
 from onepiece.models.recipe import OnePieceRecipe
+from onepiece.output import new_folder, write_durably
 
 MANIFEST = "manifest.json"
 _WEIGHTS, _RECIPE, _VOCABULARY = "weights.safetensors", "recipe.json", "vocabulary.json"
 _FILES = (_RECIPE, _VOCABULARY, _WEIGHTS)
-_NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 
 class BundleRecipe(BaseModel):
@@ -79,41 +75,6 @@ class Bundle:
     feature_schema_digest: str
     metrics: Mapping[str, float]
     provenance: Mapping[str, JsonValue]
-
-
-@contextmanager
-def new_folder(folder: Path) -> Iterator[Path]:
-    """Yields a temporary folder beside `folder` and renames it to `folder` when all went well.
-
-    Raises:
-        OutputExists: `folder` is there already.
-        StorageFull: No room; the temporary folder is gone and nothing else was touched.
-    """
-    if folder.exists():
-        raise OutputExists(f"{folder} exists; results are never overwritten, name a new folder")
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        yield temporary
-        temporary.rename(folder)
-    except OSError as error:
-        if error.errno not in _NO_ROOM:
-            raise
-        raise StorageFull(
-            f"no room to write {folder}: {error.strerror}; nothing half-written is left, free "
-            "some space and run again"
-        ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def write_durably(path: Path, payload: bytes) -> None:
-    """Writes a whole file and waits until it is on disk."""
-    with path.open("wb") as file:
-        file.write(payload)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def save_bundle(

@@ -27,6 +27,8 @@ OTHER_START_BIAS = 0.5
 class ContextEncoding:
     """The contexts of B requests, encoded once for both heads."""
 
+    item_rows_BT: Tensor
+    """(B, T) rows of the tokens' items; 0 for none."""
     rows_BSD: Tensor
     """(B, S, D) embedded tokens, the two descriptors last."""
     attributes_BSA: Tensor
@@ -72,7 +74,7 @@ class OnePiece(nn.Module):
         attributes_BSA = nn.functional.pad(attributes_BTA, (0, 0, 0, NUM_DESCRIPTORS))
         mask_BS = nn.functional.pad(context.kinds_BT != 0, (0, NUM_DESCRIPTORS), value=True)
         encoded = self.backbone.encode(rows_BSD, attributes_BSA, mask_BS, num_read=NUM_DESCRIPTORS)
-        return ContextEncoding(rows_BSD, attributes_BSA, encoded)
+        return ContextEncoding(context.item_rows_BT, rows_BSD, attributes_BSA, encoded)
 
     def user_vectors(self, encoding: ContextEncoding) -> Tensor:
         """Returns (B, K, D), one vector a retrieval task; the last is the query of the search.
@@ -102,6 +104,14 @@ class OnePiece(nn.Module):
             earlier=[None] * self.recipe.num_layers,
         )
         users_BKD: Tensor = self.retrieval.user(blocks_BKGMD[:, :, 0])
+        if self.recipe.has_history_copy:
+            num_tokens = encoding.rows_BSD.shape[1] - NUM_DESCRIPTORS
+            users_BKD = users_BKD + self.retrieval.copied(
+                users_BKD,
+                encoding.rows_BSD[:, :num_tokens],
+                self.item_vectors(encoding.item_rows_BT),
+                (encoding.item_rows_BT != 0),
+            )
         return users_BKD
 
     def item_vectors(self, item_rows_N: Tensor) -> Tensor:
@@ -207,11 +217,33 @@ class _RetrievalHead(nn.Module):
         self.blocks = task_blocks(len(recipe.retrieval_tasks), recipe.num_retrieval_steps)
         self.step_embeddings_KD = _step_embeddings(recipe.num_retrieval_steps, recipe.width)
         self.norm = nn.LayerNorm(recipe.width)
+        if recipe.has_history_copy:
+            self.copy_query = nn.Linear(recipe.width, recipe.width)
+            self.copy_key = nn.Linear(recipe.width, recipe.width)
         self.item = nn.Sequential(
             nn.Linear(item_width, 2 * recipe.width),
             nn.GELU(),
             nn.Linear(2 * recipe.width, recipe.width),
         )
+
+    def copied(
+        self, users_BKD: Tensor, rows_BTD: Tensor, items_BTD: Tensor, mask_BT: Tensor
+    ) -> Tensor:
+        """Adds up the item vectors of the tokens, each as much as the user vector asks for it.
+
+        Weights are not normalised: a user who buys ten items again and again wants each of them
+        as much as one who buys one.
+
+        Args:
+            users_BKD: (B, K, D) what asks.
+            rows_BTD: (B, T, D) embedded tokens, what is asked.
+            items_BTD: (B, T, D) item vectors of the tokens, what is added up.
+            mask_BT: (B, T) bool, True where the token is an item.
+        """
+        keys_BTD = self.copy_key(rows_BTD)
+        logits_BKT = self.copy_query(users_BKD) @ keys_BTD.transpose(1, 2) / keys_BTD.shape[-1] ** 0.5
+        weights_BKT = nn.functional.softplus(logits_BKT) * mask_BT[:, None]
+        return weights_BKT @ items_BTD
 
     def user(self, blocks_BKMD: Tensor) -> Tensor:
         """Averages the normalised rows of each task's block: (B, K, D)."""

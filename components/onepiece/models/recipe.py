@@ -50,6 +50,11 @@ class OnePieceRecipe(BaseModel):
     num_retrieval_steps: int = Field(
         2, ge=0, le=16, description="Reasoning steps of the retrieval head."
     )
+    has_history_copy: bool = Field(
+        True,
+        description="Whether a user vector also adds up the item vectors of the history, so that "
+        "retrieval can recognise an item as match bias lets ranking do (ours).",
+    )
     ranking_tasks: tuple[RankingTask, ...] = Field(
         ("click", "cart", "order"),
         max_length=3,

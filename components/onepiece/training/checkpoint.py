@@ -19,8 +19,8 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as dump_tensors
 from torch import Tensor, nn
 
-from onepiece.bundle import new_folder, write_durably
 from onepiece.errors import InvalidDataset, InvalidRecipe
+from onepiece.output import new_folder, write_durably
 
 _STATE, _PLACE = "state.safetensors", "place.json"
 _NAME = re.compile(r"step-(\d{9})")

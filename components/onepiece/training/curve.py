@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onepiece.bundle import write_durably
+from onepiece.output import write_durably
 
 
 def curve_paths(bundle: Path) -> tuple[Path, Path]:

@@ -91,9 +91,9 @@ def check_output(out: Path) -> None:
     """Refuses a place that is taken, before anything is computed.
 
     Raises:
-        OutputExists: It is there already.
+        OutputExists: It is there already and holds something.
     """
-    if out.exists():
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OutputExists(f"{out} exists; results are never overwritten, name a new folder")
 
 

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onepiece.bundle import new_folder, write_durably
 from onepiece.context.batching import ContextBatch
 from onepiece.context.builder import Context
 from onepiece.context.recipe import ContextRecipe
 from onepiece.context.vocabulary import Vocabulary
 from onepiece.errors import InvalidDataset, InvalidRecipe, NotFound
 from onepiece.features.schema import feature_schema_digest
+from onepiece.output import new_folder, write_durably
 
 _MANIFEST, _VOCABULARY = "examples.json", "vocabulary.json"
 _TOKEN_COLUMNS = {

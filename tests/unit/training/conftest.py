@@ -1,0 +1,45 @@
+"""One small shop (world.py) and its examples, for all tests of training."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from onepiece.training.packed import Examples, open_examples
+from onepiece.training.recipe import TrainingRecipe, load_recipe
+
+
+@pytest.fixture(scope="session")
+def world_module() -> ModuleType:
+    path = Path(__file__).with_name("world.py")
+    spec = importlib.util.spec_from_file_location("training_world", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def world(world_module: ModuleType, tmp_path_factory: pytest.TempPathFactory):
+    torch.set_num_threads(1)
+    return world_module.make_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="session")
+def recipe(repository: Path) -> TrainingRecipe:
+    return load_recipe(repository / "ray_jobs" / "recipes" / "tiny.yaml")
+
+
+@pytest.fixture(scope="session")
+def data(world, recipe: TrainingRecipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "examples"
+    world.build(recipe, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def examples(data: Path, recipe: TrainingRecipe) -> Examples:
+    return open_examples(data, context=recipe.context)
