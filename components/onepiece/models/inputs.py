@@ -139,20 +139,21 @@ def _hash(
     features_BNF: NDArray[np.float32],
     seeds_B: NDArray[np.int64] | None,
 ) -> NDArray[np.uint64]:
-    """Hashes row, features and seed to 63 bits; padding gets the greatest key.
-
-    Source:
-        The finaliser of SplitMix64 (Steele, Lea, Flood 2014), folded over the parts.
-    """
+    """Hashes row, features and seed to 63 bits; padding gets the greatest key."""
     seeds = np.zeros(len(rows_BN), np.int64) if seeds_B is None else seeds_B
-    keys_BN = _mix(rows_BN.astype(np.uint64) ^ _mix(seeds.astype(np.uint64))[:, None])
+    keys_BN = mix(rows_BN.astype(np.uint64) ^ mix(seeds.astype(np.uint64))[:, None])
     bits_BNF = np.ascontiguousarray(features_BNF, dtype=np.float32).view(np.uint32)
     for column in range(bits_BNF.shape[-1]):
-        keys_BN = _mix(keys_BN ^ bits_BNF[..., column].astype(np.uint64))
+        keys_BN = mix(keys_BN ^ bits_BNF[..., column].astype(np.uint64))
     return np.where(rows_BN == 0, _PADDING_KEY, keys_BN >> np.uint64(1))
 
 
-def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Hashes each number to another one, evenly and without a collision.
+
+    Source:
+        The finaliser of SplitMix64 (Steele, Lea, Flood 2014).
+    """
     values = values + _STEP
     values = (values ^ (values >> np.uint64(30))) * _MIX_1
     values = (values ^ (values >> np.uint64(27))) * _MIX_2

@@ -6,6 +6,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -13,7 +14,7 @@ from onepiece.context.recipe import ContextRecipe
 from onepiece.context.vocabulary import FIRST_ROW, Vocabulary
 from onepiece.models.attention import match
 from onepiece.models.backbone import Backbone, Encoded
-from onepiece.models.inputs import CandidateTensors, ContextTensors
+from onepiece.models.inputs import CandidateTensors, ContextTensors, mix
 from onepiece.models.reasoning import reason
 from onepiece.models.recipe import OnePieceRecipe, task_blocks
 from onepiece.models.tokens import NUM_DESCRIPTORS, Tokens
@@ -62,6 +63,8 @@ class OnePiece(nn.Module):
             feedforward_ratio=recipe.feedforward_ratio,
             start_bias=start_bias,
         )
+        codes_NE = recognition_codes(vocabulary.num_items, recipe.recognition_width)
+        self.register_buffer("codes_NE", codes_NE, persistent=False)
         if recipe.retrieval_tasks:
             self.retrieval = _RetrievalHead(recipe, self.tokens.items.width)
         if recipe.ranking_tasks:
@@ -104,20 +107,17 @@ class OnePiece(nn.Module):
             earlier=[None] * self.recipe.num_layers,
         )
         users_BKD: Tensor = self.retrieval.user(blocks_BKGMD[:, :, 0])
-        if self.recipe.has_history_copy:
-            num_tokens = encoding.rows_BSD.shape[1] - NUM_DESCRIPTORS
-            users_BKD = users_BKD + self.retrieval.copied(
-                users_BKD,
-                encoding.rows_BSD[:, :num_tokens],
-                self.item_vectors(encoding.item_rows_BT),
-                (encoding.item_rows_BT != 0),
-            )
+        if self.recipe.recognition_width:
+            num_tokens = encoding.item_rows_BT.shape[1]
+            tokens_BTD, rows_BT = encoding.rows_BSD[:, :num_tokens], encoding.item_rows_BT
+            recalled_BKE = self.retrieval.recall(users_BKD, tokens_BTD, self._codes(rows_BT))
+            users_BKD = torch.cat([users_BKD, recalled_BKE], dim=-1)
         return users_BKD
 
     def item_vectors(self, item_rows_N: Tensor) -> Tensor:
-        """Returns (N, D): the item tower, which reads the item's own embedding only."""
+        """Returns (N, D): the item tower, which reads the item alone, and the item's code."""
         items_ND: Tensor = self.retrieval.item(self.tokens.items(item_rows_N))
-        return items_ND
+        return torch.cat([items_ND, self._codes(item_rows_N)], dim=-1)
 
     def score_candidates(self, encoding: ContextEncoding, candidates: CandidateTensors) -> Tensor:
         """Returns (B, N, K) logits, one a ranking task; those of padding mean nothing.
@@ -196,6 +196,10 @@ class OnePiece(nn.Module):
         by_group = blocks_XKGMD.view(batch, groups, -1, size, width)
         return by_group.transpose(1, 2)
 
+    def _codes(self, item_rows: Tensor) -> Tensor:
+        """Looks up the codes of items; zeros where there is nothing to recognise."""
+        return self.get_buffer("codes_NE")[item_rows]
+
     def _attributes_of(self, rows: Tensor) -> Tensor:
         """Looks up the attributes that may match; 0 where there is nothing to recognise."""
         items = self.tokens.items
@@ -217,33 +221,29 @@ class _RetrievalHead(nn.Module):
         self.blocks = task_blocks(len(recipe.retrieval_tasks), recipe.num_retrieval_steps)
         self.step_embeddings_KD = _step_embeddings(recipe.num_retrieval_steps, recipe.width)
         self.norm = nn.LayerNorm(recipe.width)
-        if recipe.has_history_copy:
-            self.copy_query = nn.Linear(recipe.width, recipe.width)
-            self.copy_key = nn.Linear(recipe.width, recipe.width)
+        if recipe.recognition_width:
+            self.recall_query = nn.Linear(recipe.width, recipe.width)
+            self.recall_key = nn.Linear(recipe.width, recipe.width)
+            # Chosen here: a token starts with a weight of 0.3, as the match bias starts above 0.
+            self.recall_bias = nn.Parameter(torch.tensor(-1.0))
         self.item = nn.Sequential(
             nn.Linear(item_width, 2 * recipe.width),
             nn.GELU(),
             nn.Linear(2 * recipe.width, recipe.width),
         )
 
-    def copied(
-        self, users_BKD: Tensor, rows_BTD: Tensor, items_BTD: Tensor, mask_BT: Tensor
-    ) -> Tensor:
-        """Adds up the item vectors of the tokens, each as much as the user vector asks for it.
+    def recall(self, users_BKD: Tensor, tokens_BTD: Tensor, codes_BTE: Tensor) -> Tensor:
+        """Adds up the codes of the tokens, each as much as the user vector asks for it: (B, K, E).
 
-        Weights are not normalised: a user who buys ten items again and again wants each of them
-        as much as one who buys one.
-
-        Args:
-            users_BKD: (B, K, D) what asks.
-            rows_BTD: (B, T, D) embedded tokens, what is asked.
-            items_BTD: (B, T, D) item vectors of the tokens, what is added up.
-            mask_BT: (B, T) bool, True where the token is an item.
+        Weights are not normalised: who buys ten items again and again wants each of them as
+        much as one who buys a single one. An item's code is nearly orthogonal to the others, so
+        its inner product with the sum is about its own weight.
         """
-        keys_BTD = self.copy_key(rows_BTD)
-        logits_BKT = self.copy_query(users_BKD) @ keys_BTD.transpose(1, 2) / keys_BTD.shape[-1] ** 0.5
-        weights_BKT = nn.functional.softplus(logits_BKT) * mask_BT[:, None]
-        return weights_BKT @ items_BTD
+        keys_BTD = self.recall_key(tokens_BTD)
+        scale = keys_BTD.shape[-1] ** -0.5
+        logits_BKT = scale * self.recall_query(users_BKD) @ keys_BTD.transpose(1, 2)
+        recalled_BKE: Tensor = nn.functional.softplus(logits_BKT + self.recall_bias) @ codes_BTE
+        return recalled_BKE
 
     def user(self, blocks_BKMD: Tensor) -> Tensor:
         """Averages the normalised rows of each task's block: (B, K, D)."""
@@ -275,6 +275,25 @@ class _RankingHead(nn.Module):
             for block, score in zip(self.blocks, self.scores, strict=True)
         ]
         return torch.stack(logits, dim=-1)
+
+
+def recognition_codes(num_items: int, width: int) -> Tensor:
+    """Gives every row of the item table a fixed unit vector of signs, nearly orthogonal to others.
+
+    The signs are bits of a hash of the row, so the codes need no place in the bundle. Rows 0
+    and 1, padding and unknown, have zeros.
+
+    Returns:
+        (num_items, width) float32; width is at most 64.
+
+    Source:
+        Random projections by signs (Achlioptas 2003); their use here is ours.
+    """
+    hashes_N = mix(np.arange(num_items, dtype=np.uint64))
+    bits_NE = hashes_N[:, None] >> np.arange(width, dtype=np.uint64) & np.uint64(1)
+    codes_NE = (2.0 * bits_NE.astype(np.float32) - 1.0) / max(width, 1) ** 0.5
+    codes_NE[:FIRST_ROW] = 0.0
+    return torch.from_numpy(codes_NE.astype(np.float32))
 
 
 def _step_embeddings(num_steps: int, width: int) -> nn.Parameter:

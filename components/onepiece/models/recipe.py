@@ -50,10 +50,12 @@ class OnePieceRecipe(BaseModel):
     num_retrieval_steps: int = Field(
         2, ge=0, le=16, description="Reasoning steps of the retrieval head."
     )
-    has_history_copy: bool = Field(
-        True,
-        description="Whether a user vector also adds up the item vectors of the history, so that "
-        "retrieval can recognise an item as match bias lets ranking do (ours).",
+    recognition_width: int = Field(
+        32,
+        ge=0,
+        le=64,
+        description="Width of the fixed code by which an inner product recognises an item of the "
+        "history, as match bias does in ranking, in floats; 0 for none (ours).",
     )
     ranking_tasks: tuple[RankingTask, ...] = Field(
         ("click", "cart", "order"),

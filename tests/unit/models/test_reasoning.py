@@ -29,7 +29,7 @@ def test_a_block_sees_the_context_and_the_blocks_up_to_itself() -> None:
 def test_cached_retrieval_equals_literal_recomputation(
     make_model: Callable[..., OnePiece], make_context: Callable[..., Context], num_layers: int
 ) -> None:
-    model = make_model(num_layers=num_layers, num_retrieval_steps=3)
+    model = make_model(num_layers=num_layers, num_retrieval_steps=3, recognition_width=0)
     encoding = model.encode_context(context_tensors(collate([make_context(1), make_context(2)])))
 
     with torch.inference_mode():

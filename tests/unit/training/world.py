@@ -7,8 +7,8 @@ import numpy as np
 
 from onepiece.context.vocabulary import Vocabulary, build_vocabulary
 from onepiece.events.catalogue import Catalogue
-from onepiece.events.history_fold import HistoryRecipe, UserHistory, fold
 from onepiece.events.history import HistoryUpdate
+from onepiece.events.history_fold import HistoryRecipe, UserHistory, fold
 from onepiece.events.interactions import Interactions
 from onepiece.events.schema import (
     Cart,

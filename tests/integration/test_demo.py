@@ -1,0 +1,82 @@
+"""The main job, as a user starts it: whole, and stopped half-way."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from onepiece.bundle import load_bundle
+from onepiece.experiment.report import ExperimentReport, read_json
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+
+
+def free_port() -> int:
+    with socket.socket() as door:
+        door.bind(("127.0.0.1", 0))
+        return int(door.getsockname()[1])
+
+
+def demo(out: Path, repository: Path, *options: str) -> list[str]:
+    return [
+        *(sys.executable, "-m", "onepiece.cli", "demo", "--profile", "quick"),
+        *("--out", str(out), "--root", str(repository)),
+        *("--http-port", str(free_port()), "--grpc-port", str(free_port())),
+        *options,
+    ]
+
+
+def processes_of(folder: Path) -> list[str]:
+    """Command lines of the living processes that name a folder."""
+    lines = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if str(folder) in line and str(os.getpid()) != path.parent.name:
+            lines.append(line)
+    return lines
+
+
+def test_the_quick_demo_ends_with_a_result_and_whole_artefacts(tmp_path, repository):
+    ran = subprocess.run(demo(tmp_path, repository), capture_output=True, text=True, timeout=590)
+
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    assert "browsing is simulated" in ran.stdout
+    assert "curl -s http://127.0.0.1" in ran.stdout
+    (run,) = tmp_path.iterdir()
+    report = read_json(run / "report" / "report.json", ExperimentReport)
+    bundle = load_bundle(run / "bundle")
+    assert report.provenance.bundle_version == bundle.version
+    assert {split.name for split in report.analysis.splits} == {"retrieval", "prerank", "pure"}
+    assert report.truth is not None
+    assert len(report.truth.cells) == 9
+    assert json.loads((run / "recipe.json").read_text())["replay"]["num_households"] == 100
+    assert processes_of(tmp_path) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_demo_stopped_half_way_leaves_nothing(tmp_path, repository, number):
+    run = subprocess.Popen(
+        demo(tmp_path, repository), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    with run:
+        assert run.stderr is not None
+        # The consumer and the training job run, and half of the results are written.
+        for line in iter(lambda: run.stderr.readline(), ""):
+            if "training (Ray Train)" in line:
+                break
+        time.sleep(5)
+        run.send_signal(number)
+        # The guard holds both pipes: they end when it has cleared up.
+        run.communicate(timeout=60)
+
+    assert list(tmp_path.iterdir()) == []
+    assert processes_of(tmp_path) == []

@@ -1,0 +1,75 @@
+import argparse
+import json
+from pathlib import Path
+
+import pytest
+
+from onepiece.bundle import load_bundle
+from onepiece.errors import OutputExists
+from onepiece.training.commands import add_commands
+from onepiece.training.curve import curve_paths
+
+
+def _run(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser()
+    add_commands(parser.add_subparsers())
+    args = parser.parse_args(arguments)
+    return int(args.run(args))
+
+
+@pytest.fixture(scope="module")
+def bundle(repository: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("out") / "bundle"
+    tiny = repository / "ray_jobs" / "recipes" / "tiny.yaml"
+    assert _run(["run", "--recipe", str(tiny), "--data", str(data), "--out", str(out)]) == 0
+    return out
+
+
+def test_run_writes_a_bundle_and_its_curve_beside_it(bundle: Path) -> None:
+    json_path, png_path = curve_paths(bundle)
+
+    curve = json.loads(json_path.read_text())
+
+    assert len(curve["losses"]) == load_bundle(bundle).provenance["num_steps"]
+    assert png_path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_evaluate_gives_the_metrics_that_the_bundle_says(
+    bundle: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(["evaluate", "--bundle", str(bundle), "--data", str(data), "--json"]) == 0
+
+    printed = json.loads(capsys.readouterr().out)
+
+    assert printed["metrics"] == pytest.approx(dict(load_bundle(bundle).metrics))
+    assert printed["version"] == load_bundle(bundle).version
+
+
+def test_the_same_recipe_and_examples_give_the_same_version(
+    bundle: Path, repository: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny = repository / "ray_jobs" / "recipes" / "tiny.yaml"
+    out = tmp_path / "again"
+
+    _run(["run", "--recipe", str(tiny), "--data", str(data), "--out", str(out), "--json"])
+
+    assert json.loads(capsys.readouterr().out)["version"] == load_bundle(bundle).version
+
+
+def test_another_seed_gives_another_version(
+    bundle: Path, repository: Path, data: Path, tmp_path: Path
+) -> None:
+    tiny = (repository / "ray_jobs" / "recipes" / "tiny.yaml").read_text()
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(tiny + "seed: 1\n")
+
+    _run(["run", "--recipe", str(recipe), "--data", str(data), "--out", str(tmp_path / "b")])
+
+    assert load_bundle(tmp_path / "b").version != load_bundle(bundle).version
+
+
+def test_a_bundle_is_never_overwritten(bundle: Path, repository: Path, data: Path) -> None:
+    tiny = repository / "ray_jobs" / "recipes" / "tiny.yaml"
+
+    with pytest.raises(OutputExists, match=str(bundle)):
+        _run(["run", "--recipe", str(tiny), "--data", str(data), "--out", str(bundle)])

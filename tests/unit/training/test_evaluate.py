@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+
+from onepiece.training.evaluate import evaluate
+from onepiece.training.loop import new_model, train
+from onepiece.training.packed import Examples
+from onepiece.training.recipe import TrainingRecipe
+
+
+@pytest.fixture(scope="module")
+def trained(examples: Examples, recipe: TrainingRecipe):
+    return train(examples, recipe.model_copy(update={"epochs": 12})).model
+
+
+def test_a_trained_model_beats_an_untrained_one(
+    trained, examples: Examples, recipe: TrainingRecipe
+) -> None:
+    untrained = evaluate(new_model(examples, recipe).eval(), examples)
+
+    metrics = evaluate(trained, examples)
+
+    for name in ("auc_order", "mrr_order_seen", "mrr_order_shelf", "recall_order_10"):
+        assert metrics[name] > untrained[name], name
+    assert metrics["auc_order"] > 0.9
+
+
+def test_metrics_do_not_depend_on_the_batch_size(trained, examples: Examples) -> None:
+    one, many = evaluate(trained, examples, batch_size=1), evaluate(trained, examples)
+
+    assert one == pytest.approx(many, abs=1e-9)
+
+
+def test_a_constant_model_gets_half_an_area_and_the_worst_rank(
+    examples: Examples, recipe: TrainingRecipe
+) -> None:
+    model = new_model(examples, recipe).eval()
+    for parameter in model.parameters():
+        parameter.data.zero_()
+
+    metrics = evaluate(model, examples)
+
+    assert metrics["auc_order"] == 0.5
+    # 5 items are seen on a page and 12 are on the shelf.
+    assert metrics["mrr_order_seen"] == pytest.approx(1 / 5)
+    assert metrics["mrr_order_shelf"] == pytest.approx(1 / 12)
+
+
+def test_without_validation_pages_there_is_nothing_to_measure(
+    examples: Examples, recipe: TrainingRecipe
+) -> None:
+    flags = np.zeros_like(examples.columns["is_validation"])
+    none = Examples(
+        vocabulary=examples.vocabulary,
+        context=examples.context,
+        digest=examples.digest,
+        columns=examples.columns | {"is_validation": flags},
+    )
+
+    assert evaluate(new_model(none, recipe).eval(), none) == {"num_validation_pages": 0.0}
+
+
+@pytest.mark.parametrize(("head", "prefix"), [("ranking_tasks", "auc"), ("retrieval_tasks", "rec")])
+def test_a_model_with_one_head_is_measured_on_that_head(
+    examples: Examples, recipe: TrainingRecipe, head: str, prefix: str
+) -> None:
+    one_head = recipe.model.model_copy(update={head: ()})
+    model = new_model(examples, recipe.model_copy(update={"model": one_head})).eval()
+
+    names = evaluate(model, examples)
+
+    assert not any(name.startswith(prefix) for name in names)
+    assert len(names) > 1

@@ -1,0 +1,73 @@
+from pathlib import Path
+
+import pytest
+
+from onepiece.errors import InvalidRecipe, NotFound
+from onepiece.training.recipe import TrainingRecipe, load_recipe
+
+RECIPES = (
+    "complete_journey_joint",
+    "complete_journey_quick",
+    "complete_journey_ranking",
+    "complete_journey_retrieval",
+    "tiny",
+)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_is_read_and_lists_only_what_differs(repository: Path, name: str) -> None:
+    import yaml
+
+    path = repository / "ray_jobs" / "recipes" / f"{name}.yaml"
+    written = yaml.safe_load(path.read_text())
+    default = TrainingRecipe().model_dump(mode="json")
+
+    load_recipe(path)
+
+    for part, values in written.items():
+        if not isinstance(values, dict):
+            assert values != default[part]
+            continue
+        for key, value in values.items():
+            assert value != default[part][key], f"{part}.{key} is the default"
+
+
+def test_every_recipe_file_is_tested(repository: Path) -> None:
+    found = {path.stem for path in (repository / "ray_jobs" / "recipes").iterdir()}
+
+    assert found == set(RECIPES)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("epoch: 3", "unknown key epoch"),
+        ("model: {depth: 3}", "unknown key model.depth"),
+        ("batch_size: 0", "batch_size"),
+        ("model: {width: 10, num_heads: 4}", "num_heads"),
+        ("losses: {ranking_bce: 0, ranking_scl: 0}", "losses.ranking"),
+        ("[1, 2]", "the recipe"),
+        ("{", "is not YAML"),
+        ("optimiser: {learning_rate: .nan}", "learning_rate"),
+    ],
+)
+def test_a_wrong_recipe_is_refused_by_the_name_of_what_is_wrong(
+    tmp_path: Path, text: str, named: str
+) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+
+    with pytest.raises(InvalidRecipe, match=named):
+        load_recipe(path)
+
+
+def test_an_empty_recipe_is_the_default(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("# nothing differs\n")
+
+    assert load_recipe(path) == TrainingRecipe()
+
+
+def test_a_recipe_that_is_not_there_is_not_found(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="nothing.yaml"):
+        load_recipe(tmp_path / "nothing.yaml")
