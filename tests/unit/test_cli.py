@@ -1,3 +1,4 @@
+import shlex
 import subprocess
 import sys
 
@@ -39,7 +40,8 @@ def test_every_verb_explains_itself_with_a_line_that_parses():
     for words, leaf in leaves:
         assert leaf.description, words
         assert leaf.epilog, words
-        example = leaf.epilog.partition("example: ")[2].split(" > ")[0].split()
+        example = leaf.epilog.partition("example: ")[2].split(" > ")[0]
+        example = shlex.split(example)
         assert example[: len(words) + 1] == ["onepiece", *words], leaf.epilog
         parser.parse_args(example[1:])
 

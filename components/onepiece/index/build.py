@@ -16,12 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from onepiece.bundle import Bundle, new_folder, write_durably
+from onepiece.bundle import Bundle
 from onepiece.errors import BundleCorrupt, InvalidInput, NotFound
 from onepiece.index.faiss_index import FaissIndex
 from onepiece.index.recipe import IndexRecipe
 from onepiece.index.search import VectorIndex
 from onepiece.index.vectors import item_vectors
+from onepiece.output import new_folder, write_durably
 
 log = logging.getLogger(__name__)
 

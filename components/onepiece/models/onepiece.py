@@ -284,13 +284,15 @@ def recognition_codes(num_items: int, width: int) -> Tensor:
     and 1, padding and unknown, have zeros.
 
     Returns:
-        (num_items, width) float32; width is at most 64.
+        (num_items, width) float32.
 
     Source:
         Random projections by signs (Achlioptas 2003); their use here is ours.
     """
-    hashes_N = mix(np.arange(num_items, dtype=np.uint64))
-    bits_NE = hashes_N[:, None] >> np.arange(width, dtype=np.uint64) & np.uint64(1)
+    word_E, bit_E = np.divmod(np.arange(width, dtype=np.uint64), np.uint64(64))
+    rows_N = np.arange(num_items, dtype=np.uint64)
+    hashes_NE = mix(mix(rows_N)[:, None] ^ word_E)
+    bits_NE = hashes_NE >> bit_E & np.uint64(1)
     codes_NE = (2.0 * bits_NE.astype(np.float32) - 1.0) / max(width, 1) ** 0.5
     codes_NE[:FIRST_ROW] = 0.0
     return torch.from_numpy(codes_NE.astype(np.float32))

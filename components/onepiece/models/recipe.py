@@ -51,9 +51,9 @@ class OnePieceRecipe(BaseModel):
         2, ge=0, le=16, description="Reasoning steps of the retrieval head."
     )
     recognition_width: int = Field(
-        32,
+        64,
         ge=0,
-        le=64,
+        le=1_024,
         description="Width of the fixed code by which an inner product recognises an item of the "
         "history, as match bias does in ranking, in floats; 0 for none (ours).",
     )

@@ -17,7 +17,12 @@ _DESCRIPTION = "Serve Retrieve, PreRank and Recommend over REST and gRPC until s
 
 
 def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Registers `ray`."""
+    """Registers `ray` and `ask`."""
+    _add_ray(subparsers)
+    _add_ask(subparsers)
+
+
+def _add_ray(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     ray = subparsers.add_parser(
         "ray",
         help=_DESCRIPTION,
@@ -40,6 +45,32 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     ray.add_argument("--replicas", type=int, default=1, help="processes (default %(default)s)")
     ray.add_argument("--json", action="store_true", help="print the ready line as JSON")
     ray.set_defaults(run=_run_ray)
+
+
+def _add_ask(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    summary = "Ask a running server for one page and print its answer as JSON."
+    ask = subparsers.add_parser(
+        "ask",
+        help=summary,
+        description=summary,
+        epilog="example: onepiece serving ask --grpc 127.0.0.1:9000 "
+        """'{"request_id":"1","user_id":"95","query_id":"milk","store_id":"298"}'""",
+    )
+    door = ask.add_mutually_exclusive_group(required=True)
+    door.add_argument("--http", metavar="URL", help="ask over REST, such as http://127.0.0.1:8000")
+    door.add_argument("--grpc", metavar="HOST:PORT", help="ask over gRPC")
+    ask.add_argument("request", help="a RecommendRequest (serving/schemas.py) as JSON")
+    ask.set_defaults(run=_run_ask)
+
+
+def _run_ask(args: argparse.Namespace) -> int:
+    from onepiece.serving.client import GrpcClient, HttpClient
+    from onepiece.serving.schemas import RecommendRequest, parse_json
+
+    request = parse_json(RecommendRequest, args.request.encode())
+    with HttpClient(args.http) if args.http else GrpcClient(args.grpc) as client:
+        sys.stdout.write(client.recommend(request).model_dump_json(indent=2) + "\n")
+    return 0
 
 
 def _run_ray(args: argparse.Namespace) -> int:

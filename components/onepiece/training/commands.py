@@ -42,7 +42,7 @@ def _run(args: argparse.Namespace) -> int:
     import torch
     from tqdm import tqdm
 
-    from onepiece.training.fit import fit
+    from onepiece.training.fit import describe, fit
     from onepiece.training.loop import Progress
     from onepiece.training.recipe import load_recipe
 
@@ -55,15 +55,8 @@ def _run(args: argparse.Namespace) -> int:
             bar.set_postfix(loss=f"{progress.loss:.3f}", refresh=False)
             bar.update(progress.step - bar.n)
 
-        fitted = fit(args.data, recipe, args.out, checkpoints=args.checkpoints, on_progress=show)
-    result = {
-        "bundle": str(args.out),
-        "version": fitted.version,
-        "num_steps": fitted.num_steps,
-        "resumed_at": fitted.resumed_at,
-        "metrics": dict(fitted.metrics),
-    }
-    _write(result, is_json=args.json)
+        fit(args.data, recipe, args.out, checkpoints=args.checkpoints, on_progress=show)
+    sys.stdout.write(describe(args.out, is_json=args.json))
     return 0
 
 
@@ -80,16 +73,8 @@ def _evaluate(args: argparse.Namespace) -> int:
         args.data, recipe=bundle.recipe, vocabulary_digest=bundle.vocabulary.digest()
     )
     metrics = evaluate(bundle.model, examples)
-    _write({"version": bundle.version, "metrics": metrics}, is_json=args.json)
+    if args.json:
+        sys.stdout.write(json.dumps({"version": bundle.version, "metrics": metrics}) + "\n")
+    else:
+        sys.stdout.writelines(f"{name:24} {value:.4f}\n" for name, value in metrics.items())
     return 0
-
-
-def _write(result: dict[str, object], *, is_json: bool) -> None:
-    if is_json:
-        sys.stdout.write(json.dumps(result) + "\n")
-        return
-    for name, value in result.items():
-        lines = value.items() if isinstance(value, dict) else [(name, value)]
-        for key, each in lines:
-            shown = f"{each:.4f}" if isinstance(each, float) else each
-            sys.stdout.write(f"{key:24} {shown}\n")

@@ -1,12 +1,13 @@
 """The loss curve and the metrics of a training, as JSON and as a picture beside the bundle."""
 
+import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from onepiece.output import write_durably
+from onepiece.output import whole_file, write_durably
 
 
 def curve_paths(bundle: Path) -> tuple[Path, Path]:
@@ -17,12 +18,17 @@ def curve_paths(bundle: Path) -> tuple[Path, Path]:
 
 
 def save_curve(bundle: Path, losses: Sequence[float], metrics: Mapping[str, float]) -> None:
-    """Writes `<bundle>.curve.json` and `<bundle>.curve.png`."""
+    """Writes `<bundle>.curve.json` and `<bundle>.curve.png`, in place of older ones.
+
+    Raises:
+        StorageFull: No room; an older file is as it was.
+    """
     from matplotlib.figure import Figure
 
     json_path, png_path = curve_paths(bundle)
     document = {"losses": list(losses), "metrics": dict(metrics)}
-    write_durably(json_path, json.dumps(document, indent=1).encode())
+    with whole_file(json_path) as partial:
+        write_durably(partial, json.dumps(document, indent=1).encode())
     # A figure of its own, without pyplot: no window, no global state, drawn by Agg.
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
@@ -31,7 +37,10 @@ def save_curve(bundle: Path, losses: Sequence[float], metrics: Mapping[str, floa
     axes.plot(steps, _smoothed(losses), color="tab:blue", label="mean of the last 50 steps")
     axes.set(xlabel="step", ylabel="training loss", title=_title(metrics))
     axes.legend()
-    figure.savefig(png_path, dpi=110)
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=110, format="png")
+    with whole_file(png_path) as partial:
+        write_durably(partial, picture.getvalue())
 
 
 def _smoothed(losses: Sequence[float], *, window: int = 50) -> list[float]:

@@ -1,12 +1,13 @@
 """From a folder of examples to a bundle: opens, trains, measures, saves."""
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from onepiece.bundle import BundleRecipe, save_bundle
+from onepiece.bundle import BundleRecipe, read_manifest, save_bundle
 from onepiece.errors import InvalidInput, OutputExists
 from onepiece.training.curve import save_curve
 from onepiece.training.evaluate import evaluate
@@ -85,6 +86,17 @@ def fit(
     )
     save_curve(out, trained.losses, metrics)
     return Fitted(version, metrics, num_steps, trained.resumed_at)
+
+
+def describe(out: Path, *, is_json: bool) -> str:
+    """Says what bundle lies at `out` and how well it does, for a reader or a program."""
+    manifest = read_manifest(out)
+    if is_json:
+        result = {"bundle": str(out), "version": manifest.version, "metrics": manifest.metrics}
+        return json.dumps(result) + "\n"
+    lines = [("bundle", str(out)), ("version", manifest.version)]
+    lines += [(name, f"{value:.4f}") for name, value in sorted(manifest.metrics.items())]
+    return "".join(f"{name:24} {value}\n" for name, value in lines)
 
 
 def check_output(out: Path) -> None:

@@ -1,6 +1,7 @@
 """Examples on disk: ragged columns as .npy files, read by memory map, never unpickled."""
 
 import hashlib
+import io
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -160,7 +161,7 @@ def write_examples(
         vocabulary_json = vocabulary.to_json().encode()
         hasher = hashlib.sha256(vocabulary_json)
         for name in _COLUMNS:
-            np.save(temporary / f"{name}.npy", columns[name], allow_pickle=False)
+            write_durably(temporary / f"{name}.npy", _npy(columns[name]))
             hasher.update(np.ascontiguousarray(columns[name]).tobytes())
         manifest = {
             "format": 1,
@@ -242,6 +243,13 @@ def _pack(examples: Iterator[Example]) -> dict[str, NDArray[Any]]:
     for name in _STARTS:
         columns[name] = np.cumsum(np.array(lengths[name], dtype=np.int64))
     return columns
+
+
+def _npy(values: NDArray[Any]) -> bytes:
+    """Formats a column as .npy; numpy's own writer loses the reason when the disk is full."""
+    buffer = io.BytesIO()
+    np.save(buffer, values, allow_pickle=False)
+    return buffer.getvalue()
 
 
 def _dtype(name: str) -> type[np.generic]:

@@ -25,8 +25,8 @@ def append_progress(path: Path, progress: Progress) -> None:
 
 @contextmanager
 def copied_progress(path: Path, stream: TextIO) -> Iterator[None]:
-    """Copies lines from the file to the stream as they come, until the block is left."""
-    path.touch()
+    """Empties the file and copies its lines to the stream as they come, while the block runs."""
+    path.write_bytes(b"")
     is_over = Event()
     thread = Thread(target=_copy, args=(path, stream, is_over), daemon=True)
     thread.start()

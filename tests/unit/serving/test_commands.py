@@ -37,7 +37,7 @@ def test_index_build_writes_an_index_of_the_whole_vocabulary(parser, world, tmp_
     assert code == 0
     assert json.loads(capsys.readouterr().out)["num_items"] == len(index.item_ids) == 60
     assert index.item_ids == world.bundle.vocabulary.item_ids
-    assert index.vectors.num_dimensions == 16
+    assert index.vectors.num_dimensions == item_vectors(world.bundle).shape[1]
 
 
 def test_a_row_of_the_index_is_the_vector_of_its_item(world):

@@ -34,6 +34,13 @@ def recipe(repository: Path) -> TrainingRecipe:
 
 
 @pytest.fixture(scope="session")
+def eager(recipe: TrainingRecipe) -> TrainingRecipe:
+    """Learns a small shop by heart."""
+    fast = recipe.optimiser.model_copy(update={"learning_rate": 1e-2})
+    return recipe.model_copy(update={"optimiser": fast, "epochs": 8})
+
+
+@pytest.fixture(scope="session")
 def data(world, recipe: TrainingRecipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "examples"
     world.build(recipe, folder)

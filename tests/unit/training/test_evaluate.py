@@ -8,8 +8,8 @@ from onepiece.training.recipe import TrainingRecipe
 
 
 @pytest.fixture(scope="module")
-def trained(examples: Examples, recipe: TrainingRecipe):
-    return train(examples, recipe.model_copy(update={"epochs": 12})).model
+def trained(examples: Examples, eager: TrainingRecipe):
+    return train(examples, eager).model
 
 
 def test_a_trained_model_beats_an_untrained_one(

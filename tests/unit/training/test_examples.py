@@ -74,9 +74,7 @@ def test_no_receipts_are_used_unless_asked_for(
 def test_unseen_negatives_are_on_the_shelf_and_were_not_shown(
     world, recipe: TrainingRecipe, tmp_path: Path
 ) -> None:
-    examples = _build(
-        world, _with(recipe, max_receipts=0, num_unseen=3), tmp_path / "examples"
-    )
+    examples = _build(world, _with(recipe, max_receipts=0, num_unseen=3), tmp_path / "examples")
 
     batch = examples.batch(examples.rows(is_validation=False))
 

@@ -1,71 +1,64 @@
-"""A full disk, for real: the operating system refuses to write beyond a limit."""
+"""A full disk, for real: the operating system refuses to write files beyond a limit."""
 
 import resource
-import subprocess
-import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from onepiece.training.checkpoint import newest_checkpoint
-
-TRAIN = """
-import sys
-from pathlib import Path
 from onepiece.errors import StorageFull
-from onepiece.training.loop import train
-from onepiece.training.packed import open_examples
-from onepiece.training.recipe import load_recipe
-import torch
-torch.set_num_threads(1)
-recipe = load_recipe(Path(sys.argv[1]))
-examples = open_examples(Path(sys.argv[2]), context=recipe.context)
-try:
-    train(examples, recipe, checkpoints=Path(sys.argv[3]))
-except StorageFull as error:
-    sys.exit(f"StorageFull: {error}")
-"""
+from onepiece.training.checkpoint import newest_checkpoint
+from onepiece.training.loop import Progress, train
+from onepiece.training.packed import Examples
+from onepiece.training.recipe import TrainingRecipe
 
 
-def _train(
-    repository: Path, data: Path, checkpoints: Path, *, max_file_bytes: int
-) -> "subprocess.CompletedProcess[str]":
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_bytes, max_file_bytes))
-
-    recipe = repository / "ray_jobs" / "recipes" / "tiny.yaml"
-    return subprocess.run(
-        [sys.executable, "-c", TRAIN, str(recipe), str(data), str(checkpoints)],
-        capture_output=True,
-        text=True,
-        check=False,
-        preexec_fn=limit,
-        timeout=120,
-    )
+class Stopped(Exception):
+    """Stands for a kill."""
 
 
-@pytest.mark.parametrize("num_done", [0, 1])
+@contextmanager
+def files_of_at_most(num_bytes: int) -> Iterator[None]:
+    """Lets this process write no file beyond a size; Python ignores the signal that comes too."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def _stop_at_7(progress: Progress) -> None:
+    if progress.step == 7:
+        raise Stopped
+
+
+@pytest.mark.parametrize("has_earlier", [False, True])
 def test_a_full_disk_leaves_nothing_half_written_and_earlier_checkpoints_intact(
-    repository: Path, data: Path, tmp_path: Path, num_done: int
+    examples: Examples, recipe: TrainingRecipe, tmp_path: Path, has_earlier: bool
 ) -> None:
     checkpoints = tmp_path / "checkpoints"
     checkpoints.mkdir()
-    if num_done:
-        done = _train(repository, data, checkpoints, max_file_bytes=resource.RLIM_INFINITY)
-        assert done.returncode == 0, done.stderr
-        # As if killed before the last checkpoint was written.
-        last = newest_checkpoint(checkpoints)
-        for file in last.iterdir():
-            file.unlink()
-        last.rmdir()
-    before = {p: p.read_bytes() for p in checkpoints.rglob("*") if p.is_file()}
+    if has_earlier:
+        with pytest.raises(Stopped):
+            train(examples, recipe, checkpoints=checkpoints, on_progress=_stop_at_7)
+        assert newest_checkpoint(checkpoints).name == "step-000000005"
+    before = {path: path.read_bytes() for path in checkpoints.rglob("*") if path.is_file()}
 
-    failed = _train(repository, data, checkpoints, max_file_bytes=4_096)
+    with files_of_at_most(4_096), pytest.raises(StorageFull, match="no room to write"):
+        train(examples, recipe, checkpoints=checkpoints)
 
-    assert "StorageFull: no room to write" in failed.stderr
-    assert failed.returncode == 1
-    assert {p: p.read_bytes() for p in checkpoints.rglob("*") if p.is_file()} == before
-    assert not [p for p in checkpoints.iterdir() if p.name.startswith(".")]
-    assert _train(
-        repository, data, checkpoints, max_file_bytes=resource.RLIM_INFINITY
-    ).returncode == 0
+    after = {path: path.read_bytes() for path in checkpoints.rglob("*") if path.is_file()}
+    assert after == before
+    resumed = train(examples, recipe, checkpoints=checkpoints)
+    assert resumed.resumed_at == (5 if has_earlier else 0)
+
+
+def test_a_full_disk_leaves_no_half_written_examples(
+    world, recipe: TrainingRecipe, tmp_path: Path
+) -> None:
+    with files_of_at_most(4_096), pytest.raises(StorageFull, match="no room to write"):
+        world.build(recipe, tmp_path / "examples")
+
+    assert list(tmp_path.iterdir()) == []

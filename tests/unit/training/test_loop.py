@@ -27,10 +27,10 @@ def _stop_after(num_steps: int):
     return stop
 
 
-def test_training_lowers_the_loss(examples: Examples, recipe: TrainingRecipe) -> None:
-    trained = train(examples, recipe.model_copy(update={"epochs": 3}))
+def test_training_lowers_the_loss(examples: Examples, eager: TrainingRecipe) -> None:
+    trained = train(examples, eager)
 
-    assert np.mean(trained.losses[-5:]) < 0.9 * np.mean(trained.losses[:5])
+    assert np.mean(trained.losses[-5:]) < 0.8 * np.mean(trained.losses[:5])
 
 
 @pytest.mark.parametrize("batch_order", ["random", "length_sorted"])
@@ -92,7 +92,7 @@ def test_a_damaged_checkpoint_is_named(
     state = newest_checkpoint(tmp_path) / "state.safetensors"
     state.write_bytes(state.read_bytes()[:-1] + b"x")
 
-    with pytest.raises(InvalidDataset, match="state.safetensors"):
+    with pytest.raises(InvalidDataset, match=r"state\.safetensors"):
         train(examples, recipe, checkpoints=tmp_path)
 
 
@@ -101,7 +101,8 @@ def test_only_the_newest_checkpoints_are_kept(
 ) -> None:
     train(examples, recipe, checkpoints=tmp_path)
 
-    assert [path.name for path in sorted(tmp_path.iterdir())] == ["step-000000010", "step-000000013"]
+    kept = [path.name for path in sorted(tmp_path.iterdir())]
+    assert kept == ["step-000000010", "step-000000013"]
 
 
 def test_a_loss_that_is_not_a_number_stops_the_training(

@@ -67,9 +67,7 @@ def test_i2u_is_the_softmax_of_the_own_user_over_the_users_of_the_batch() -> Non
     items_BND = torch.ones(2, 1, 1)
     positive_BN = torch.tensor([[True], [False]])
 
-    loss = item_to_user(
-        users_BD, items_BND, torch.tensor([[7], [8]]), positive_BN, temperature=1.0
-    )
+    loss = item_to_user(users_BD, items_BND, torch.tensor([[7], [8]]), positive_BN, temperature=1.0)
 
     assert loss.item() == pytest.approx(-math.log(2 / 8))
 

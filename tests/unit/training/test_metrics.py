@@ -49,11 +49,7 @@ def test_auc_counts_pairs_and_half_of_the_ties() -> None:
 )
 def test_auc_equals_the_count_over_all_pairs(scores: list[int], flags: list[bool]) -> None:
     scores_N, positive_N = np.array(scores, dtype=float), np.array(flags[: len(scores)])
-    pairs = [
-        (p > n) + 0.5 * (p == n)
-        for p in scores_N[positive_N]
-        for n in scores_N[~positive_N]
-    ]
+    pairs = [(p > n) + 0.5 * (p == n) for p in scores_N[positive_N] for n in scores_N[~positive_N]]
 
     area = area_under_curve(scores_N, positive_N)
 

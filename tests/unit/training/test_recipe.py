@@ -69,5 +69,5 @@ def test_an_empty_recipe_is_the_default(tmp_path: Path) -> None:
 
 
 def test_a_recipe_that_is_not_there_is_not_found(tmp_path: Path) -> None:
-    with pytest.raises(NotFound, match="nothing.yaml"):
+    with pytest.raises(NotFound, match=r"nothing\.yaml"):
         load_recipe(tmp_path / "nothing.yaml")

@@ -1,0 +1,97 @@
+"""`ray_jobs/train.py` for real: one worker on tiny data, as a process of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from onepiece.bundle import load_bundle
+from onepiece.training.fit import fit
+from onepiece.training.recipe import load_recipe
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+
+
+def _start(
+    repository: Path, *, recipe: Path, data: Path, out: Path, storage: Path
+) -> "subprocess.Popen[str]":
+    options = {"recipe": recipe, "data": data, "out": out, "storage": storage}
+    arguments = [part for name, path in options.items() for part in (f"--{name}", str(path))]
+    return subprocess.Popen(
+        [sys.executable, str(repository / "ray_jobs" / "train.py"), *arguments, "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Its own group, so that a kill reaches all that it started.
+        start_new_session=True,
+    )
+
+
+def _steps(lines: list[str]) -> list[int]:
+    return [json.loads(line)["step"] for line in lines if line.startswith('{"step"')]
+
+
+def _write(path: Path, repository: Path, more: str) -> Path:
+    tiny = repository / "ray_jobs" / "recipes" / "tiny.yaml"
+    path.write_text(tiny.read_text().replace("checkpoint_every_steps: 5\n", "") + more)
+    return path
+
+
+def test_ray_trains_the_very_bundle_that_the_plain_loop_trains(
+    repository: Path, data: Path, tmp_path: Path
+) -> None:
+    recipe = repository / "ray_jobs" / "recipes" / "tiny.yaml"
+    plain = fit(data, load_recipe(recipe), tmp_path / "plain")
+
+    job = _start(
+        repository, recipe=recipe, data=data, out=tmp_path / "ray", storage=tmp_path / "storage"
+    )
+    stdout, stderr = job.communicate()
+
+    assert job.returncode == 0, stderr
+    assert json.loads(stdout)["version"] == plain.version
+    assert load_bundle(tmp_path / "ray").version == plain.version
+    assert _steps(stderr.splitlines()) == list(range(1, plain.num_steps + 1))
+
+
+def test_a_killed_training_goes_on_and_ends_in_the_same_bundle(
+    repository: Path, data: Path, tmp_path: Path
+) -> None:
+    recipe = _write(tmp_path / "long.yaml", repository, "epochs: 60\ncheckpoint_every_steps: 50\n")
+    places = {"recipe": recipe, "data": data, "out": tmp_path / "ray"}
+    killed = _start(repository, **places, storage=tmp_path / "storage")
+    for line in killed.stderr:
+        if _steps([line]) and _steps([line])[0] >= 200:
+            break
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    assert not (tmp_path / "ray").exists()
+
+    resumed = _start(repository, **places, storage=tmp_path / "storage")
+    stdout, stderr = resumed.communicate()
+
+    assert resumed.returncode == 0, stderr
+    first_step = _steps(stderr.splitlines())[0]
+    assert first_step > 50
+    assert first_step % 50 == 1
+    plain = fit(data, load_recipe(recipe), tmp_path / "plain")
+    assert json.loads(stdout)["version"] == plain.version
+
+
+def test_a_wrong_recipe_is_refused_before_ray_starts(
+    repository: Path, data: Path, tmp_path: Path
+) -> None:
+    recipe = _write(tmp_path / "wrong.yaml", repository, "epoch: 3\n")
+
+    job = _start(
+        repository, recipe=recipe, data=data, out=tmp_path / "out", storage=tmp_path / "storage"
+    )
+    _, stderr = job.communicate()
+
+    assert job.returncode == 2
+    assert "unknown key epoch" in stderr
+    assert "Ray" not in stderr.replace("InvalidRecipe", "")
