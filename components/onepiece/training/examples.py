@@ -16,15 +16,14 @@ from onepiece.context.builder import build_context
 from onepiece.context.request import Candidates, ContextRequest
 from onepiece.context.vocabulary import Vocabulary
 from onepiece.errors import NotFound
-from onepiece.events.log import EventLog
+from onepiece.events.log import EventLog, read_events
+from onepiece.events.schema import DAY_MS
 from onepiece.features.item_table import ItemTable, ItemTables
 from onepiece.features.store import OfflineStore, SignalKey, Signals
 from onepiece.training.packed import Example, write_examples
 from onepiece.training.recipe import TrainingRecipe
-from onepiece.training.spine import Page, Receipt, Spine, Stage, build_spine, read_events
+from onepiece.training.spine import Page, Receipt, Spine, Stage, build_spine
 
-DAY_MS = 86_400_000
-"""Milliseconds in a day."""
 _KEEP = {"any": Stage.UNSEEN, "click": Stage.CLICKED, "order": Stage.ORDERED}
 _CHUNK = 2_000
 """Requests joined at a time; chosen here: large enough for the store, small in memory."""

@@ -39,7 +39,10 @@ class ExampleRecipe(BaseModel):
         "page, drawn at random; 0 for none.",
     )
     receipt_days: int = Field(
-        60, ge=1, le=3_650, description="Receipts no older than this before the last one, in days."
+        60,
+        ge=1,
+        le=3_650,
+        description="Receipts no older than this before the end of the log, in days.",
     )
     num_receipt_negatives: int = Field(
         36, ge=1, le=10_000, description="Items of the shelf drawn as negatives of a receipt."

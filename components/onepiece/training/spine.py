@@ -4,11 +4,10 @@ Lines of one page are joined by `request_id`. What was bought without a page, at
 comes out as receipts.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 
-from onepiece.events.log import EventLog
 from onepiece.events.schema import Cart, Click, Event, Exposure, Impression, Order
 
 
@@ -71,20 +70,6 @@ class Spine:
 
     pages: tuple[Page, ...]
     receipts: tuple[Receipt, ...]
-
-
-def read_events(log: EventLog, *, until_ms: int | None = None) -> Iterator[Event]:
-    """Reads every event received before `until_ms`, or all, partition by partition."""
-    for partition, end in enumerate(log.end_offsets()):
-        offset = 0
-        while offset < end:
-            records = log.read(partition, offset)
-            if not records:
-                break
-            for record in records:
-                if until_ms is None or record.event.received_at_ms < until_ms:
-                    yield record.event
-            offset = records[-1].position.offset + 1
 
 
 def build_spine(events: Iterable[Event]) -> Spine:

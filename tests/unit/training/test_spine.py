@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from onepiece.events.log import read_events
 from onepiece.events.schema import Event, Exposure, Impression
-from onepiece.training.spine import Stage, build_spine, read_events
+from onepiece.training.spine import Stage, build_spine
 
 
 @pytest.fixture
