@@ -356,7 +356,7 @@ class Demo:
             seed=self._recipe.replay.seed,
             bundle_version=load_bundle(self._path / "bundle").version,
             dataset=DATASET,
-            shopper={name: f"{value:g}" for name, value in shopper.items()},
+            shopper={name: str(value) for name, value in shopper.items()},
         )
 
 

@@ -4,7 +4,7 @@ Demand is real; everything in `ShopperRecipe` is assumed. Each assumption states
 none of them depends on which model answers.
 """
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -76,6 +76,12 @@ class ShopperRecipe(BaseModel):
     )
     other_order_probability: Share = Field(
         0.5, description="The same for another item; chosen here: half of the impulses pass."
+    )
+    unmet_demand: Literal["lost", "bought_elsewhere"] = Field(
+        "lost",
+        description="What becomes of demand that the platform did not meet: lost, so that an arm "
+        "that answers badly has poorer histories; or bought at the till after the visit, as the "
+        "receipt shows, which the shop then knows of but no arm is credited with.",
     )
     maker_weight: Share = Field(
         0.4,

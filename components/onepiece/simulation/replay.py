@@ -179,8 +179,10 @@ def _read(
         recorder.add_page(step, page, feedback)
         events.extend(feedback.events)
         if step.is_last:
-            order = shopper.checkout(step.visit, recorder.take_basket(step.visit))
-            if order is not None:
-                recorder.add_order(order)
-                events.append(order)
+            paid = shopper.checkout(step.visit, recorder.take_basket(step.visit))
+            if paid.order is not None:
+                recorder.add_order(paid.order)
+                events.append(paid.order)
+            if paid.till_order is not None:
+                events.append(paid.till_order)
     return events

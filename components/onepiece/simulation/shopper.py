@@ -44,6 +44,8 @@ class CartLine:
     request_id: str
     query_id: str
     reason: Reason
+    met_item_id: str | None = None
+    """Item that she came for and now has, or has a substitute for; None for an impulse."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,16 @@ class PageFeedback:
     """Items she opened, in that order."""
     carted: tuple[CartLine, ...]
     """Lines she put into the basket, in that order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkout:
+    """What she paid for at the end of a visit; each None if that is nothing."""
+
+    order: Order | None
+    """What pages led to."""
+    till_order: Order | None
+    """What she bought elsewhere in the shop, where the recipe says that she does."""
 
 
 class Shopper:
@@ -118,8 +130,8 @@ class Shopper:
             carted=tuple(line for _, line in lines),
         )
 
-    def checkout(self, visit: Visit, basket: Sequence[CartLine]) -> Order | None:
-        """Pays for what she keeps of her basket at the end of the visit; None if that is nothing.
+    def checkout(self, visit: Visit, basket: Sequence[CartLine]) -> Checkout:
+        """Pays for what she keeps of her basket at the end of the visit.
 
         Args:
             visit: The visit.
@@ -130,7 +142,12 @@ class Shopper:
             Reason.SUBSTITUTE: self._recipe.substitute_order_probability,
             Reason.OTHER: self._recipe.other_order_probability,
         }
-        kept = tuple(
+        kept = [
+            line
+            for line in basket
+            if self._draws(visit, line.query_id).uniform("order", line.item_id) < keep[line.reason]
+        ]
+        online = tuple(
             OrderLine(
                 item_id=line.item_id,
                 quantity=line.quantity,
@@ -138,21 +155,12 @@ class Shopper:
                 request_id=line.request_id,
                 query_id=line.query_id,
             )
-            for line in basket
-            if self._draws(visit, line.query_id).uniform("order", line.item_id) < keep[line.reason]
+            for line in kept
         )
-        if not kept:
-            return None
-        paid_ms = visit.request_ms(len(visit.intents) - 1) + CHECKOUT_MS
-        return Order(
-            event_id=f"{visit.visit_id}:order",
-            user_id=visit.household_id,
-            at_ms=paid_ms,
-            received_at_ms=paid_ms,
-            order_id=visit.visit_id,
-            store_id=visit.store_id,
-            currency=CURRENCY,
-            lines=kept,
+        met = {line.met_item_id for line in kept}
+        at_till = () if self._recipe.unmet_demand == "lost" else _till_lines(visit, met)
+        return Checkout(
+            order=_order(visit, "order", online), till_order=_order(visit, "till", at_till)
         )
 
     def _draws(self, visit: Visit, query_id: str) -> Draws:
@@ -170,6 +178,36 @@ class Shopper:
         return 1 + math.floor(math.log1p(-draws.uniform("patience")) / math.log(p))
 
 
+def _till_lines(visit: Visit, met: Collection[str | None]) -> tuple[OrderLine, ...]:
+    """Lists what she came for and did not get through a page, at the price really paid."""
+    return tuple(
+        OrderLine(
+            item_id=demand.item_id,
+            quantity=demand.quantity,
+            unit_price=demand.unit_price_paid,
+        )
+        for intent in visit.intents
+        for demand in intent.demand
+        if demand.item_id not in met
+    )
+
+
+def _order(visit: Visit, name: str, lines: tuple[OrderLine, ...]) -> Order | None:
+    if not lines:
+        return None
+    paid_ms = visit.request_ms(len(visit.intents) - 1) + CHECKOUT_MS
+    return Order(
+        event_id=f"{visit.visit_id}:{name}",
+        user_id=visit.household_id,
+        at_ms=paid_ms,
+        received_at_ms=paid_ms,
+        order_id=visit.visit_id if name == "order" else f"{visit.visit_id}-{name}",
+        store_id=visit.store_id,
+        currency=CURRENCY,
+        lines=lines,
+    )
+
+
 def _can_buy(interest: Interest, open_ids: Collection[str]) -> bool:
     """Says whether the item has a price and, where it meets a demand, the demand is still open."""
     is_met = interest.demand is not None and interest.demand.item_id not in open_ids
@@ -184,6 +222,7 @@ def _line(interest: Interest, item_id: str, request_id: str, query_id: str) -> C
         request_id=request_id,
         query_id=query_id,
         reason=interest.reason,
+        met_item_id=interest.demand.item_id if interest.demand else None,
     )
 
 

@@ -9,7 +9,7 @@ from onepiece.events.schema import dump_event, parse_event
 from onepiece.simulation.interest import Reason
 from onepiece.simulation.platform import Page
 from onepiece.simulation.recipe import ShopperRecipe
-from onepiece.simulation.shopper import CartLine, Shopper
+from onepiece.simulation.shopper import CartLine, Checkout, Shopper
 from onepiece.simulation.visits import STEP_MS
 
 CERTAIN = ShopperRecipe(
@@ -118,7 +118,7 @@ def test_lines_are_paid_for_with_the_recipes_probability(shopper_of, make, reaso
     shopper, trials = shopper_of(recipe), 4_000
     basket = [CartLine("a", 1, 2.0, "r", "query 0", reason)]
 
-    orders = [shopper.checkout(make.visit(f"v{n}", ["a"]), basket) for n in range(trials)]
+    orders = [shopper.checkout(make.visit(f"v{n}", ["a"]), basket).order for n in range(trials)]
 
     assert_share(sum(order is not None for order in orders), trials, share)
 
@@ -166,7 +166,7 @@ def test_another_seed_is_another_shopper(shopper_of, make):
 def test_what_she_came_for_costs_what_she_paid_in_the_quantity_of_the_receipt(shopper_of, make):
     feedback = shopper_of(CERTAIN).read(make.visit("v", ["a"]), 0, Page("r", ("a",)))
 
-    assert feedback.carted == (CartLine("a", 2, 2.0, "r", "query 0", Reason.DEMANDED),)
+    assert feedback.carted == (CartLine("a", 2, 2.0, "r", "query 0", Reason.DEMANDED, "a"),)
 
 
 def test_a_substitute_in_the_basket_takes_the_place_of_what_she_came_for(shopper_of, make):
@@ -249,7 +249,7 @@ def test_an_order_is_paid_inside_the_visit_after_the_last_feedback(shopper_of, m
     pages = [Page("visit-7-0", ("c",)), Page("visit-7-1", ("a",))]
     feedback = [shopper.read(visit, step, page) for step, page in enumerate(pages)]
 
-    order = shopper.checkout(visit, [line for read in feedback for line in read.carted])
+    order = shopper.checkout(visit, [line for read in feedback for line in read.carted]).order
 
     assert feedback[-1].events[-1].received_at_ms < order.at_ms == order.received_at_ms
     assert order.at_ms < visit.end_ms
@@ -263,4 +263,35 @@ def test_an_order_is_paid_inside_the_visit_after_the_last_feedback(shopper_of, m
 
 
 def test_an_empty_basket_is_no_order(shopper_of, make):
-    assert shopper_of(ShopperRecipe()).checkout(make.visit("v", ["a"]), []) is None
+    assert shopper_of(ShopperRecipe()).checkout(make.visit("v", ["a"]), []) == Checkout(None, None)
+
+
+def test_unmet_demand_is_lost_or_bought_at_the_till_and_no_page_is_credited(shopper_of, make):
+    visit = make.visit("visit-7", ["c", "d"], ["a"])
+    pages = [Page("visit-7-0", ("c",)), Page("visit-7-1", ("e",))]
+    lost = shopper_of(CERTAIN)
+    elsewhere = shopper_of(changed(CERTAIN, unmet_demand="bought_elsewhere"))
+    basket = [
+        line for step, page in enumerate(pages) for line in lost.read(visit, step, page).carted
+    ]
+
+    till_order = elsewhere.checkout(visit, basket).till_order
+
+    assert lost.checkout(visit, basket).till_order is None
+    assert elsewhere.checkout(visit, basket).order == lost.checkout(visit, basket).order
+    assert [(line.item_id, line.request_id) for line in till_order.lines] == [
+        ("d", None),
+        ("a", None),
+    ]
+    assert parse_event(dump_event(till_order)) == till_order
+
+
+def test_a_demand_that_a_substitute_met_is_not_bought_again(shopper_of, make):
+    visit = make.visit("visit-7", ["a"])
+    recipe = changed(CERTAIN, substitute_order_probability=1.0, unmet_demand="bought_elsewhere")
+    basket = [CartLine("b", 2, 2.0, "visit-7-0", "query 0", Reason.SUBSTITUTE, met_item_id="a")]
+
+    paid = shopper_of(recipe).checkout(visit, basket)
+
+    assert [line.item_id for line in paid.order.lines] == ["b"]
+    assert paid.till_order is None
