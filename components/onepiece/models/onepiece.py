@@ -6,7 +6,6 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,9 +13,10 @@ from onepiece.context.recipe import ContextRecipe
 from onepiece.context.vocabulary import FIRST_ROW, Vocabulary
 from onepiece.models.attention import match
 from onepiece.models.backbone import Backbone, Encoded
-from onepiece.models.inputs import CandidateTensors, ContextTensors, mix
+from onepiece.models.inputs import CandidateTensors, ContextTensors
 from onepiece.models.reasoning import reason
 from onepiece.models.recipe import OnePieceRecipe, task_blocks
+from onepiece.models.recognition import recognition_codes
 from onepiece.models.tokens import NUM_DESCRIPTORS, Tokens
 
 START_BIAS = {"item": 2.0, "type": 1.0}
@@ -63,8 +63,8 @@ class OnePiece(nn.Module):
             feedforward_ratio=recipe.feedforward_ratio,
             start_bias=start_bias,
         )
-        codes_NE = recognition_codes(vocabulary.num_items, recipe.recognition_width)
-        self.register_buffer("codes_NE", codes_NE, persistent=False)
+        codes_NE = recognition_codes(vocabulary, width=recipe.recognition_width)
+        self.register_buffer("codes_NE", torch.from_numpy(codes_NE), persistent=False)
         if recipe.retrieval_tasks:
             self.retrieval = _RetrievalHead(recipe, self.tokens.items.width)
         if recipe.ranking_tasks:
@@ -275,27 +275,6 @@ class _RankingHead(nn.Module):
             for block, score in zip(self.blocks, self.scores, strict=True)
         ]
         return torch.stack(logits, dim=-1)
-
-
-def recognition_codes(num_items: int, width: int) -> Tensor:
-    """Gives every row of the item table a fixed unit vector of signs, nearly orthogonal to others.
-
-    The signs are bits of a hash of the row, so the codes need no place in the bundle. Rows 0
-    and 1, padding and unknown, have zeros.
-
-    Returns:
-        (num_items, width) float32.
-
-    Source:
-        Random projections by signs (Achlioptas 2003); their use here is ours.
-    """
-    word_E, bit_E = np.divmod(np.arange(width, dtype=np.uint64), np.uint64(64))
-    rows_N = np.arange(num_items, dtype=np.uint64)
-    hashes_NE = mix(mix(rows_N)[:, None] ^ word_E)
-    bits_NE = hashes_NE >> bit_E & np.uint64(1)
-    codes_NE = (2.0 * bits_NE.astype(np.float32) - 1.0) / max(width, 1) ** 0.5
-    codes_NE[:FIRST_ROW] = 0.0
-    return torch.from_numpy(codes_NE.astype(np.float32))
 
 
 def _step_embeddings(num_steps: int, width: int) -> nn.Parameter:

@@ -23,9 +23,9 @@ class OnePieceRecipe(BaseModel):
         2, ge=1, le=16, description="Hidden width of the feed-forward part, in widths."
     )
     item_ids: Literal["learned", "frozen", "none"] = Field(
-        "learned",
-        description="Item id embedding: learned; random and never trained, which cannot overfit; "
-        "or none.",
+        "frozen",
+        description="Item id embedding: learned; frozen, random and never trained, which cannot "
+        "overfit; or none.",
     )
     id_width: int = Field(16, ge=1, le=4_096, description="Width of an item id, in floats.")
     side_width: int = Field(
@@ -51,11 +51,11 @@ class OnePieceRecipe(BaseModel):
         2, ge=0, le=16, description="Reasoning steps of the retrieval head."
     )
     recognition_width: int = Field(
-        64,
+        128,
         ge=0,
         le=1_024,
         description="Width of the fixed code by which an inner product recognises an item of the "
-        "history, as match bias does in ranking, in floats; 0 for none (ours).",
+        "history, as match bias does in ranking, in floats: a power of two, or 0 for none (ours).",
     )
     ranking_tasks: tuple[RankingTask, ...] = Field(
         ("click", "cart", "order"),
@@ -72,6 +72,10 @@ class OnePieceRecipe(BaseModel):
             raise ValueError(
                 f"width is {self.width}, which num_heads ({self.num_heads}) does not divide; "
                 "change one of the two"
+            )
+        if self.recognition_width & (self.recognition_width - 1):
+            raise ValueError(
+                f"recognition_width is {self.recognition_width}; give a power of two, or 0 for none"
             )
         if not self.retrieval_tasks and not self.ranking_tasks:
             raise ValueError(

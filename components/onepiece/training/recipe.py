@@ -75,7 +75,11 @@ class LossRecipe(BaseModel):
         1.0, ge=0, le=1e3, description="Weight of I2U in retrieval (Eq. 15)."
     )
     retrieval_weight: float = Field(
-        0.5, ge=0, le=1e3, description="Weight of all of retrieval beside ranking (ours)."
+        0.1,
+        ge=0,
+        le=1e3,
+        description="Weight of all of retrieval beside ranking (ours); small, for the ranking's "
+        "sake: weights that only retrieval has learn as fast at any weight.",
     )
     temperature: float = Field(
         1.0, gt=0, le=1e3, description="Temperature of the contrastive losses, eta."

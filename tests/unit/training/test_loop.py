@@ -136,6 +136,7 @@ def test_progress_is_told_after_every_step(examples: Examples, recipe: TrainingR
 def test_the_random_state_of_the_caller_is_left_alone(
     examples: Examples, recipe: TrainingRecipe
 ) -> None:
+    torch.manual_seed(99)
     before = torch.random.get_rng_state()
 
     train(examples, recipe)

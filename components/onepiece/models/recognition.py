@@ -1,0 +1,57 @@
+"""Codes by which an inner product recognises an item: match bias for an index.
+
+A user vector that holds the sum of some items' codes has, with each of these items, an inner
+product of about that item's weight, and with others one near 0. The codes are fixed and a
+function of the vocabulary, so they need no place among the weights.
+"""
+
+# Shape suffixes: N = rows of the item table, E = width of a code.
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onepiece.context.vocabulary import FIRST_ROW, Vocabulary
+from onepiece.models.inputs import mix
+
+
+def recognition_codes(vocabulary: Vocabulary, *, width: int) -> NDArray[np.float32]:
+    """Gives every item a fixed unit vector of signs.
+
+    The `width` items of a category that were ordered most are orthogonal to one another, so
+    recalling one of them does not disturb the order of the rest. Other items get random
+    signs, nearly orthogonal: their products scatter by 1 / sqrt(width).
+
+    Args:
+        vocabulary: Its categories and order counts decide who gets which code.
+        width: E, a power of two, or 0 for no codes.
+
+    Returns:
+        (N, E) float32; zeros for rows 0 and 1, padding and unknown.
+
+    Source:
+        Orthogonal signs: Sylvester's Hadamard matrix; random signs: Achlioptas 2003. Their use
+        here is ours.
+    """
+    column_E = np.arange(width, dtype=np.uint64)
+    row_N = np.arange(vocabulary.num_items, dtype=np.uint64)
+    hash_NE = mix(mix(row_N)[:, None] ^ (column_E // np.uint64(64)))
+    is_minus_NE = (hash_NE >> (column_E % np.uint64(64))) & np.uint64(1) == 1
+    rank_N = _ranks_in_category(vocabulary)
+    head_N = np.flatnonzero(rank_N < width)
+    shared = rank_N[head_N].astype(np.uint64)[:, None] & column_E
+    is_minus_NE[head_N] = np.bitwise_count(shared) % 2 == 1
+    codes_NE = np.where(is_minus_NE, -1.0, 1.0) / np.sqrt(max(width, 1))
+    codes_NE[:FIRST_ROW] = 0.0
+    return codes_NE.astype(np.float32)
+
+
+def _ranks_in_category(vocabulary: Vocabulary) -> NDArray[np.int64]:
+    """Ranks each row among those of its category, 0 for the most ordered; ties by row."""
+    order_N = np.lexsort((-vocabulary.order_counts, vocabulary.category_codes))
+    codes_N = vocabulary.category_codes[order_N]
+    is_first_N = np.r_[True, codes_N[1:] != codes_N[:-1]]
+    place_N = np.arange(len(order_N))
+    first_N = np.maximum.accumulate(np.where(is_first_N, place_N, 0))
+    ranks_N = np.empty(len(order_N), dtype=np.int64)
+    ranks_N[order_N] = place_N - first_N
+    return ranks_N
