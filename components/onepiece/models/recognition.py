@@ -32,17 +32,28 @@ def recognition_codes(vocabulary: Vocabulary, *, width: int) -> NDArray[np.float
         Orthogonal signs: Sylvester's Hadamard matrix; random signs: Achlioptas 2003. Their use
         here is ours.
     """
-    column_E = np.arange(width, dtype=np.uint64)
     row_N = np.arange(vocabulary.num_items, dtype=np.uint64)
-    hash_NE = mix(mix(row_N)[:, None] ^ (column_E // np.uint64(64)))
-    is_minus_NE = (hash_NE >> (column_E % np.uint64(64))) & np.uint64(1) == 1
     rank_N = _ranks_in_category(vocabulary)
-    head_N = np.flatnonzero(rank_N < width)
-    shared = rank_N[head_N].astype(np.uint64)[:, None] & column_E
-    is_minus_NE[head_N] = np.bitwise_count(shared) % 2 == 1
+    is_head_N = rank_N < width
+    # Head items: a row of the matrix each, its columns flipped alike for the whole category,
+    # which leaves them orthogonal and makes other categories' codes look random.
+    seed_N = np.where(is_head_N, vocabulary.category_codes.astype(np.uint64), ~row_N)
+    is_minus_NE = _random_bits(seed_N, width)
+    column_E = np.arange(width, dtype=np.uint64)
+    shared_NE = rank_N[is_head_N].astype(np.uint64)[:, None] & column_E
+    is_minus_NE[is_head_N] ^= np.bitwise_count(shared_NE) % 2 == 1
     codes_NE = np.where(is_minus_NE, -1.0, 1.0) / np.sqrt(max(width, 1))
     codes_NE[:FIRST_ROW] = 0.0
-    return codes_NE.astype(np.float32)
+    narrow_NE: NDArray[np.float32] = codes_NE.astype(np.float32)
+    return narrow_NE
+
+
+def _random_bits(seed_N: NDArray[np.uint64], width: int) -> NDArray[np.bool_]:
+    """Draws (N, E) bits, equal for equal seeds."""
+    word_E, bit_E = np.divmod(np.arange(width, dtype=np.uint64), np.uint64(64))
+    words_NE = mix(mix(seed_N)[:, None] ^ word_E)
+    bits_NE: NDArray[np.bool_] = words_NE >> bit_E & np.uint64(1) == 1
+    return bits_NE
 
 
 def _ranks_in_category(vocabulary: Vocabulary) -> NDArray[np.int64]:
