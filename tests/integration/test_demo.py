@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -59,6 +60,8 @@ def test_the_quick_demo_ends_with_a_result_and_whole_artefacts(tmp_path, reposit
     assert report.truth is not None
     assert len(report.truth.cells) == 9
     assert json.loads((run / "recipe.json").read_text())["replay"]["num_households"] == 100
+    # What was answered over REST and gRPC by other processes is what the replay answers.
+    assert re.search(r"equal to the cent for (\d+) of \1 households", ran.stdout), ran.stdout
     assert processes_of(tmp_path) == []
 
 

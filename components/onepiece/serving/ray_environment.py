@@ -3,11 +3,19 @@
 This module does not import Ray.
 """
 
+import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
 
 from onepiece.errors import InvalidInput
+
+RANGE_SIZE = 64
+"""Ports of a server's replicas; one each, and as many again while they are replaced."""
+HTTP_RANGES = range(20_000, 26_000, RANGE_SIZE)
+"""Where replicas' own HTTP ports may be; below the ports that Linux gives to clients."""
+GRPC_RANGES = range(26_000, 32_000, RANGE_SIZE)
+"""Where replicas' own gRPC ports may be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +83,8 @@ def ray_environment(folder: Path) -> dict[str, str]:
         tenth of the default's time; without the draining period a shutdown takes 30 s.
     """
     metrics, stats, fallback_http, fallback_grpc = map(str, _free_ports(4))
+    http_ports = _free_range(HTTP_RANGES)
+    grpc_ports = _free_range(GRPC_RANGES)
     return {
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
@@ -93,11 +103,44 @@ def ray_environment(folder: Path) -> dict[str, str]:
         "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "30",
         "RAY_SERVE_HAPROXY_STARTUP_TIMEOUT_S": "60",
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "2",
+        # Replicas listen with SO_REUSEPORT: two servers of one machine with Ray's default ports
+        # would share them, and one would answer the other's requests.
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(http_ports.start),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(http_ports.stop),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(grpc_ports.start),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(grpc_ports.stop),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0.5",
         # The cluster is one machine's own and listens on loopback.
         "RAY_AUTH_MODE": "disabled",
         "RAY_USAGE_STATS_ENABLED": "0",
     }
+
+
+def _free_range(ranges: range) -> range:
+    """Finds a range of ports in which nobody listens, trying another one first in each process.
+
+    Raises:
+        InvalidInput: All ranges are taken.
+    """
+    first = os.getpid() % len(ranges)
+    for start in (*ranges[first:], *ranges[:first]):
+        ports = range(start, start + RANGE_SIZE)
+        if all(map(_is_free, ports)):
+            return ports
+    raise InvalidInput(
+        f"no {RANGE_SIZE} free ports in a row from {ranges.start} to {ranges.stop}; end other "
+        "servers of this machine"
+    )
+
+
+def _is_free(port: int) -> bool:
+    """Says whether a port can be bound; one that another process shares cannot."""
+    with socket.socket() as door:
+        try:
+            door.bind(("", port))
+        except OSError:
+            return False
+    return True
 
 
 def _free_ports(count: int) -> list[int]:

@@ -99,7 +99,9 @@ def _print_result(result: "DemoResult", final: Path, *, elapsed_s: float, is_jso
     gain = streamed.gmv_per_household.mean() / frozen.gmv_per_household.mean() - 1.0
     sys.stdout.write(
         f"Fresh histories: MRR@20 {streamed.mrr_at_20:.4f} streamed, {frozen.mrr_at_20:.4f} as of "
-        f"the day's start; true GMV per user {gain:+.1%}\n\n"
+        f"the day's start; true GMV per user {gain:+.1%}\n"
+        f"Live weeks against replay: equal to the cent for {result.num_replayed_equal} of "
+        f"{result.num_households} households\n\n"
         f"report: {final / 'report' / HTML_NAME}\n"
         f"data:   {final / 'report' / JSON_NAME}\n"
         f"took:   {elapsed_s:.0f} s\n"

@@ -8,7 +8,7 @@ Nothing here computes: each step is a stage's own function or command. All insta
 data's own.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from onepiece.events.history import HistoryRecipe
 from onepiece.events.log import read_events
 from onepiece.events.schema import DAY_MS, Order
 from onepiece.events.sqlite_log import SqliteEventLog
+from onepiece.experiment.assignment import PlannedAssignment
 from onepiece.experiment.join import join_outcomes
 from onepiece.experiment.outcomes import LivePhase
 from onepiece.experiment.plan import ExperimentPlan, demo_plan, dump_plan
@@ -59,6 +60,8 @@ APPEND_ORDERS = 2_000
 """Receipts appended at once; one transaction each."""
 NUM_CLIENT_THREADS = 8
 """Requests under way at once; chosen here: keeps one replica on one core busy."""
+HALF_A_CENT = 0.005
+"""Prices are in whole cents; sums of them differ by rounding only below this."""
 DATASET = "Complete Journey (84.51/dunnhumby): one year of real grocery receipts"
 
 
@@ -69,6 +72,11 @@ class DemoResult:
     report: ExperimentReport
     cells: tuple[CellResult, ...]
     """All cells of the experiment, then OnePiece with histories as of the day's start."""
+    num_households: int
+    """Households with a visit in the live weeks."""
+    num_replayed_equal: int
+    """Of them, those whose orders over REST and gRPC are worth what the replay of their own cell,
+    in one process and with other batches, says: to the cent."""
     example_request: RecommendRequest
     """A request that the servers of this run can answer."""
 
@@ -127,7 +135,7 @@ class Demo:
         self._train(training)
         self._build_index()
         self._start_server()
-        self._live_weeks(shop, log, store, batch)
+        live_gmv = self._live_weeks(shop, log, store, batch)
         cells = self._replay_cells(shop)
         report = self._report(shop, log, cells)
         log.close()
@@ -135,6 +143,8 @@ class Demo:
         return DemoResult(
             report=report,
             cells=tuple(cells),
+            num_households=len(live_gmv),
+            num_replayed_equal=_num_equal(self._plan, live_gmv, cells),
             example_request=RecommendRequest(
                 request_id="example-1",
                 user_id=last.household_id,
@@ -264,8 +274,12 @@ class Demo:
 
     def _live_weeks(
         self, shop: DemoShop, log: SqliteEventLog, store: FeastStore, batch: DailyBatch
-    ) -> None:
-        """Lets the experiment answer: three arms in two layers, over REST and gRPC."""
+    ) -> dict[str, float]:
+        """Lets the experiment answer, three arms in two layers, over REST and gRPC.
+
+        Returns:
+            Household -> GMV of the live weeks.
+        """
 
         def start_day(day_start_ms: int) -> None:
             queries = batch.run(day_start_ms).queries
@@ -281,13 +295,15 @@ class Demo:
             ) as router,
             self._progress.step("live weeks (REST and gRPC)", unit="pages", total=total) as bar,
         ):
-            replay(
+            result = replay(
                 shop.live_visits,
                 LivePlatform(router, log, start_day=start_day, pause=self._processes.pause),
                 self._shopper(shop, ItemTables(self._path / "item_tables")),
                 page_size=self._recipe.replay.page_size,
                 on_progress=_shown_on(bar),
             )
+
+        return result.gmv_by_household()
 
     def _replay_cells(self, shop: DemoShop) -> list[CellResult]:
         """Replays every cell for everybody, and OnePiece without fresh histories."""
@@ -372,6 +388,30 @@ def _truth(plan: ExperimentPlan, cells: Sequence[CellResult]) -> Truth:
         if one.cell.is_history_streamed
     ]
     return true_effects(plan, replays)
+
+
+def _num_equal(
+    plan: ExperimentPlan, live_gmv: Mapping[str, float], cells: Sequence[CellResult]
+) -> int:
+    """Counts the households whose live GMV equals that of the replay of their own cell."""
+    assignment = PlannedAssignment(plan)
+    retrieval, prerank = plan.layers
+    replayed = {
+        (one.cell.retriever, one.cell.ranker): dict(
+            zip(one.household_ids, one.gmv_per_household.tolist(), strict=True)
+        )
+        for one in cells
+        if one.cell.is_history_streamed
+    }
+    count = 0
+    for household_id, gmv in live_gmv.items():
+        arms = assignment.arms_of(household_id)
+        cell = (
+            retrieval.arm(arms[retrieval.name]).uses,
+            prerank.arm(arms[prerank.name]).uses,
+        )
+        count += abs(gmv - replayed[cell][household_id]) < HALF_A_CENT
+    return count
 
 
 def _shown_on(bar: Bar) -> Callable[[ReplayProgress], None]:
