@@ -22,7 +22,6 @@ import logging
 import threading
 import time
 import uuid
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Self
@@ -46,9 +45,8 @@ from onepiece.errors import (
     PayloadTooLarge,
 )
 from onepiece.events.kafka_settings import KafkaSettings
-from onepiece.events.log import Position, Record
+from onepiece.events.log import Position, Record, check_read, count_appended
 from onepiece.events.schema import Event, dump_event, parse_event, partition_of
-from onepiece.telemetry import EVENTS_APPENDED
 
 log = logging.getLogger(__name__)
 
@@ -160,18 +158,13 @@ class KafkaEventLog:
             except BaseException:
                 self._abandon_transaction()
                 raise
-        for kind, count in Counter(event.kind for event in events).items():
-            EVENTS_APPENDED.labels(kind=kind).inc(count)
+        count_appended(events)
         return positions
 
     def read(self, partition: int, offset: int, *, max_records: int = 10_000) -> list[Record]:
         """Reads committed records of one partition from `offset` on; empty at the end."""
         self._check_partition(partition)
-        if offset < 0 or max_records < 1:
-            raise InvalidInput(
-                f"offset is {offset} and max_records {max_records}; give an offset of 0 or more "
-                "and at least 1 record"
-            )
+        check_read(offset, max_records=max_records)
         with self._lock, self._explained("read"):
             messages = self._fetch(self._partitions[partition], offset, max_records)
         return [

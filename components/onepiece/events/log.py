@@ -1,10 +1,13 @@
 """The event log: durable, ordered within a partition, read by offset."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from onepiece.errors import InvalidInput
 from onepiece.events.schema import Event
+from onepiece.telemetry import EVENTS_APPENDED
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,3 +92,22 @@ def read_events(log: EventLog, *, until_ms: int | None = None) -> Iterator[Event
                 if is_wanted and record.position.offset < end:
                     yield record.event
             offset = records[-1].position.offset + 1
+
+
+def check_read(offset: int, *, max_records: int) -> None:
+    """Checks what `EventLog.read` was asked for; the partition is the log's own to check.
+
+    Raises:
+        InvalidInput: A negative offset, or less than one record.
+    """
+    if offset < 0 or max_records < 1:
+        raise InvalidInput(
+            f"offset is {offset} and max_records {max_records}; give an offset of 0 or more "
+            "and at least 1 record"
+        )
+
+
+def count_appended(events: Sequence[Event]) -> None:
+    """Counts events that a log has made durable, by kind."""
+    for kind, count in Counter(event.kind for event in events).items():
+        EVENTS_APPENDED.labels(kind=kind).inc(count)

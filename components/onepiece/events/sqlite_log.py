@@ -9,7 +9,6 @@ kill -9 and a power cut, and an append that failed left nothing. Offsets of a pa
 import os
 import sqlite3
 import threading
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Literal, Self
 
 from onepiece.errors import InvalidInput, NotFound, OnePieceError, OutputExists
-from onepiece.events.log import Position, Record
+from onepiece.events.log import Position, Record, check_read, count_appended
 from onepiece.events.schema import Event, dump_event, parse_event, partition_of
 from onepiece.events.sqlite_file import (
     check_layout,
@@ -27,7 +26,6 @@ from onepiece.events.sqlite_file import (
     sync_folder,
     write_empty_log,
 )
-from onepiece.telemetry import EVENTS_APPENDED
 
 FILE_NAME = "events.sqlite3"
 """Name of the log's file inside its folder."""
@@ -124,18 +122,13 @@ class SqliteEventLog:
             for event in events
         ]
         positions = self._append_rows(rows)
-        for kind, count in Counter(event.kind for event in events).items():
-            EVENTS_APPENDED.labels(kind=kind).inc(count)
+        count_appended(events)
         return positions
 
     def read(self, partition: int, offset: int, *, max_records: int = 10_000) -> list[Record]:
         """Reads records of one partition from `offset` on, in order; empty at the end."""
         self._check_partition(partition)
-        if offset < 0 or max_records < 1:
-            raise InvalidInput(
-                f"offset is {offset} and max_records {max_records}; give an offset of 0 or more "
-                "and at least 1 record"
-            )
+        check_read(offset, max_records=max_records)
         with self._lock, explained(self._path):
             rows = self._connection.execute(
                 "SELECT offset, payload FROM records WHERE partition = ? AND offset >= ?"
