@@ -11,11 +11,12 @@ import tempfile
 from pathlib import Path
 
 from onepiece.errors import OnePieceError
+from onepiece.parsing import read_recipe
 from onepiece.training.fit import check_output, describe, fit
 from onepiece.training.loop import Progress, Share, run_digest
 from onepiece.training.packed import open_examples
 from onepiece.training.progress_file import append_progress, copied_progress
-from onepiece.training.recipe import TrainingRecipe, load_recipe
+from onepiece.training.recipe import TrainingRecipe
 
 
 def work(config: dict[str, str]) -> None:
@@ -44,7 +45,7 @@ def work(config: dict[str, str]) -> None:
 def main(args: argparse.Namespace) -> None:
     """Starts or joins Ray, trains, and prints the bundle's version and metrics."""
     check_output(args.out)
-    recipe = load_recipe(args.recipe)
+    recipe = read_recipe(args.recipe, TrainingRecipe)
     name = run_digest(open_examples(args.data, context=recipe.context), recipe)[:16]
     args.storage.mkdir(parents=True, exist_ok=True)
     paths = {"data": args.data, "out": args.out, "progress": args.storage / f"{name}.jsonl"}

@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from onepiece.errors import InvalidEvent
+from onepiece.parsing import explain
 
 MIN_AT_MS = 100_000_000_000
 """1973-03-03 UTC; any present time given in seconds is below it, and so is refused."""
@@ -180,7 +181,7 @@ def parse_event(payload: bytes | str) -> Event:
     try:
         return _ADAPTER.validate_json(payload)
     except ValidationError as error:
-        raise InvalidEvent(_explain(error)) from error
+        raise InvalidEvent(f"invalid event: {explain(error, whole='event')}") from error
 
 
 def dump_event(event: Event) -> bytes:
@@ -192,16 +193,3 @@ def partition_of(user_id: str, num_partitions: int) -> int:
     """Says which partition keeps a user's events: stable over processes and machines."""
     digest = hashlib.blake2b(user_id.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") % num_partitions
-
-
-def _explain(error: ValidationError) -> str:
-    """Names each field, what was given and what is allowed, in one line."""
-    parts = []
-    for detail in error.errors(include_url=False)[:5]:
-        where = ".".join(str(step) for step in detail["loc"]) or "event"
-        given = repr(detail.get("input"))[:80]
-        parts.append(f"{where}: {detail['msg']} (given {given})")
-    hint = ""
-    if any(str(detail["loc"][-1]).endswith("at_ms") for detail in error.errors() if detail["loc"]):
-        hint = "; instants are Unix milliseconds, not seconds"
-    return "invalid event: " + "; ".join(parts) + hint

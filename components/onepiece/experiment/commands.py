@@ -60,7 +60,6 @@ def _add_report(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]
     report.add_argument(
         "--late-ms",
         type=int,
-        default=86_400_000,
         help="outcomes received this long after the end still count (default one day)",
     )
     report.add_argument("--about", type=Path, help="JSON of report.Provenance: seed, recipe...")
@@ -79,9 +78,10 @@ def _plan(args: argparse.Namespace) -> int:
 
 def _assign(args: argparse.Namespace) -> int:
     from onepiece.experiment.assignment import PlannedAssignment, bucket_of
-    from onepiece.experiment.plan import read_plan
+    from onepiece.experiment.plan import ExperimentPlan
+    from onepiece.parsing import read_recipe
 
-    plan = read_plan(args.plan)
+    plan = read_recipe(args.plan, ExperimentPlan)
     arms = dict(PlannedAssignment(plan).arms_of(args.user))
     buckets = {
         layer.name: bucket_of(args.user, salt=layer.salt, layer=layer.name) for layer in plan.layers
@@ -129,17 +129,18 @@ def _analysed(args: argparse.Namespace) -> "ExperimentReport":
     from onepiece.events.log import read_events
     from onepiece.events.sqlite_log import SqliteEventLog
     from onepiece.experiment.join import join_outcomes
-    from onepiece.experiment.outcomes import LivePhase
-    from onepiece.experiment.plan import read_plan
+    from onepiece.experiment.outcomes import MAX_LATE_MS, LivePhase
+    from onepiece.experiment.plan import ExperimentPlan
     from onepiece.experiment.report import Provenance, build_report, read_json
     from onepiece.experiment.truth import Truth
+    from onepiece.parsing import read_recipe
 
-    plan = read_plan(args.plan)
+    plan = read_recipe(args.plan, ExperimentPlan)
     phase = LivePhase(
         from_ms=args.from_ms,
         to_ms=args.to_ms,
         pre_from_ms=args.pre_from_ms,
-        max_late_ms=args.late_ms,
+        max_late_ms=MAX_LATE_MS if args.late_ms is None else args.late_ms,
     )
     provenance = read_json(args.about, Provenance) if args.about else Provenance()
     truth = read_json(args.truth, Truth) if args.truth else None

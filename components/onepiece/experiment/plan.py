@@ -8,7 +8,6 @@ so that a user's arm in one says nothing about her arm in another.
 import math
 from collections.abc import Mapping
 from enum import StrEnum
-from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Literal, Self
 
@@ -18,11 +17,10 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
-    ValidationError,
     model_validator,
 )
 
-from onepiece.errors import InvalidRecipe, NotFound
+from onepiece.errors import NotFound
 
 NUM_BUCKETS = 10_000
 """Buckets of users in a layer: one basis point each. Chosen here: the finest split that people
@@ -218,31 +216,8 @@ class ExperimentPlan(BaseModel):
         return math.prod(len(layer.arms) for layer in self.layers)
 
 
-def read_plan(path: Path) -> ExperimentPlan:
-    """Reads a plan from YAML.
-
-    Raises:
-        NotFound: There is no such file.
-        InvalidRecipe: It is not YAML, or breaks the schema above; the message names each place.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise NotFound(f"no experiment plan at {path}; give the path of a YAML file") from error
-    except UnicodeDecodeError as error:
-        raise InvalidRecipe(f"{path} is not UTF-8 text; a plan is a YAML file") from error
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InvalidRecipe(f"{path} is not YAML: {error}") from error
-    try:
-        return ExperimentPlan.model_validate(values)
-    except ValidationError as error:
-        raise InvalidRecipe(f"{path} is not an experiment plan: {_explain(error)}") from error
-
-
 def dump_plan(plan: ExperimentPlan) -> str:
-    """Writes a plan as YAML; `read_plan` reads it back equal."""
+    """Writes a plan as YAML; `read_recipe` reads it back equal."""
     values = plan.model_dump(mode="json", exclude_none=True)
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=False)
 
@@ -278,13 +253,3 @@ def _demo_layer(name: str, label: str, sets: Stage, seed: int) -> Layer:
             Arm(name="onepiece", label="OnePiece", weight_bp=3_333, uses="onepiece"),
         ),
     )
-
-
-def _explain(error: ValidationError) -> str:
-    """Names each wrong place, what was given and what is allowed, in one line."""
-    parts = []
-    for detail in error.errors(include_url=False)[:5]:
-        where = ".".join(str(step) for step in detail["loc"])
-        given = "" if detail["type"] == "value_error" else f" (given {detail.get('input')!r:.80})"
-        parts.append(f"{where}: {detail['msg']}{given}" if where else f"{detail['msg']}{given}")
-    return "; ".join(parts)

@@ -105,7 +105,8 @@ def cells_section(report: ExperimentReport, note: str) -> str:
             + bar(
                 cell.gmv_per_user / highest, layers[-1].arm_names.index(cell.arms[layers[-1].name])
             ),
-            "-" if cell.mrr_at_20 is None else f"{cell.mrr_at_20:.4f}",
+            ("-" if cell.mrr_at_20 is None else f"{cell.mrr_at_20:.4f}")
+            + (f"<small>{escape(cell.note)}</small>" if cell.note else ""),
         ]
         for cell in report.truth.cells
     ]

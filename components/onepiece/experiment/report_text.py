@@ -92,12 +92,15 @@ def _cells(report: ExperimentReport) -> list[str]:
     if report.truth is None:
         return []
     layers = report.plan.layers
-    rows = [[*(f"By replay: {layer.label or layer.name}" for layer in layers), "GMV/UU", "MRR@20"]]
+    rows = [
+        [*(f"By replay: {layer.label or layer.name}" for layer in layers), "GMV/UU", "MRR@20", ""]
+    ]
     rows.extend(
         [
             *(cell.arms[layer.name] for layer in layers),
             f"{cell.gmv_per_user:,.2f}",
             "-" if cell.mrr_at_20 is None else f"{cell.mrr_at_20:.4f}",
+            cell.note,
         ]
         for cell in report.truth.cells
     )
@@ -122,7 +125,7 @@ def _table(rows: Sequence[Sequence[str]], *, num_left: int, widest: int) -> list
         "  ".join(
             cell.ljust(width) if place < num_left else cell.rjust(width)
             for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
+        ).rstrip()
         for row in cut
     ]
     return [lines[0], "-" * min(MAX_COLUMNS, len(lines[0])), *lines[1:]]

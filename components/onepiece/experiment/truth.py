@@ -24,6 +24,8 @@ class CellReplay:
     """(U,) GMV of each household in the live phase; the same households in every cell."""
     mrr_at_20: float | None = None
     """Mean reciprocal rank of what was really bought, in the first 20; None if not measured."""
+    note: str = ""
+    """How this replay differs from the plan's cell; one that differs defines no effect."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,8 @@ class TrueCell:
     """GMV per household."""
     mrr_at_20: float | None
     """Mean reciprocal rank in the first 20; None if not measured."""
+    note: str = ""
+    """How it differs from the plan's cell; empty for the cell itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,7 @@ def true_effects(plan: ExperimentPlan, replays: Sequence[CellReplay]) -> Truth:
             numbers of households.
         NotFound: A layer or an arm that the plan does not have.
     """
-    means = _cell_means(plan, replays)
+    means = _cell_means(plan, [replay for replay in replays if not replay.note])
     effects: list[TrueEffect] = []
     for place, layer in enumerate(plan.layers):
         effects.extend(_layer_effects(plan, layer, place, means))
@@ -95,6 +99,7 @@ def true_effects(plan: ExperimentPlan, replays: Sequence[CellReplay]) -> Truth:
             len(replay.gmv_per_user),
             float(replay.gmv_per_user.mean()),
             replay.mrr_at_20,
+            replay.note,
         )
         for replay in replays
     )

@@ -5,11 +5,14 @@ import json
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from onepiece.events.catalogue import Catalogue
     from onepiece.events.sqlite_log import SqliteEventLog
 
 IDLE_PAUSE_S = 0.005
@@ -55,14 +58,11 @@ def run_apply(args: argparse.Namespace) -> int:
 
 def run_backfill(args: argparse.Namespace) -> int:
     """Computes the offline rows of every view from an event log."""
-    from onepiece.datasets.catalogue_file import read_catalogue
     from onepiece.events.anchors import AnchorRecipe
     from onepiece.events.history import HistoryRecipe
     from onepiece.features.backfill import backfill
 
-    catalogue = read_catalogue(args.catalogue)
-    log = _open_log(args.log)
-    try:
+    with _log_and_catalogue(args) as (log, catalogue):
         from_ms, to_ms = _span(log, args)
         result = backfill(
             log,
@@ -73,8 +73,6 @@ def run_backfill(args: argparse.Namespace) -> int:
             to_ms=to_ms,
             out=args.out,
         )
-    finally:
-        log.close()
     answer = {"out": str(args.out), "from_ms": from_ms, "to_ms": to_ms, **result.num_rows}
     _print(answer, is_json=args.json)
     return 0
@@ -82,39 +80,34 @@ def run_backfill(args: argparse.Namespace) -> int:
 
 def run_check(args: argparse.Namespace) -> int:
     """Compares every history of the online store with the log; 1 if any differs."""
-    from onepiece.datasets.catalogue_file import read_catalogue
     from onepiece.events.history import HistoryRecipe
     from onepiece.features.check import check_histories
     from onepiece.features.feast_store import FeastStore
 
-    catalogue = read_catalogue(args.catalogue)
-    log = _open_log(args.log)
-    try:
-        store = FeastStore.open(args.store)
+    with (
+        _log_and_catalogue(args) as (log, catalogue),
+        closing(FeastStore.open(args.store)) as store,
+    ):
         result = check_histories(
             log, store, category_of=catalogue.category_of, recipe=HistoryRecipe()
         )
-        store.close()
-    finally:
-        log.close()
     _print(asdict(result), is_json=args.json)
     return 1 if result.num_mismatches else 0
 
 
 def run_consume(args: argparse.Namespace) -> int:
     """Runs the history consumer until it is told to stop, or until the end of the log."""
-    from onepiece.datasets.catalogue_file import read_catalogue
     from onepiece.events.history import HistoryConsumer, HistoryRecipe
     from onepiece.features.consume import consume
     from onepiece.features.feast_store import FeastStore
 
-    catalogue = read_catalogue(args.catalogue)
     stop = threading.Event()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signal_number, lambda *_: stop.set())
-    log = _open_log(args.log)
-    try:
-        store = FeastStore.open(args.store)
+    with (
+        _log_and_catalogue(args) as (log, catalogue),
+        closing(FeastStore.open(args.store)) as store,
+    ):
         consumer = HistoryConsumer(
             log, store, category_of=catalogue.category_of, recipe=HistoryRecipe()
         )
@@ -126,9 +119,6 @@ def run_consume(args: argparse.Namespace) -> int:
             pause=lambda: stop.wait(IDLE_PAUSE_S),
             is_until_idle=args.until_idle,
         )
-        store.close()
-    finally:
-        log.close()
     _print({"num_records": num_read}, is_json=args.json)
     return 0
 
@@ -222,10 +212,17 @@ def _add_log(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _open_log(folder: Path) -> "SqliteEventLog":
+@contextmanager
+def _log_and_catalogue(
+    args: argparse.Namespace,
+) -> "Iterator[tuple[SqliteEventLog, Catalogue]]":
+    """Opens what `_add_log` asks for; closes the log again."""
+    from onepiece.datasets.catalogue_file import read_catalogue
     from onepiece.events.sqlite_log import SqliteEventLog
 
-    return SqliteEventLog.open(folder)
+    catalogue = read_catalogue(args.catalogue)
+    with closing(SqliteEventLog.open(args.log)) as log:
+        yield log, catalogue
 
 
 def _span(log: "SqliteEventLog", args: argparse.Namespace) -> tuple[int, int]:

@@ -34,6 +34,18 @@ class ItemTables:
         self._folder_changed_ns = -1
         self._lock = threading.Lock()
 
+    def first_ms(self) -> int:
+        """Returns the first instant for which there is a table, Unix ms.
+
+        Raises:
+            NotFound: There is none.
+        """
+        with self._lock:
+            self._look()
+            if not self._known:
+                raise NotFound(f"no item table in {self._folder}; compute one first")
+            return self._known[0]
+
     def at(self, as_of_ms: int) -> ItemTable:
         """Finds the newest table with `valid_from_ms` not after `as_of_ms`.
 
@@ -54,11 +66,7 @@ class ItemTables:
     def _newest(self, as_of_ms: int) -> int:
         place = bisect_right(self._known, as_of_ms)
         if place == len(self._known) and self._may_have_newer(as_of_ms):
-            self._known = sorted(
-                int(match[1])
-                for name in (os.listdir(self._folder) if self._folder.is_dir() else ())
-                if (match := _FILE.fullmatch(name))
-            )
+            self._look()
             place = bisect_right(self._known, as_of_ms)
         if not place:
             first = self._known[0] if self._known else "none at all"
@@ -67,6 +75,13 @@ class ItemTables:
                 f"from: {first}); compute that day's table, or ask for a later instant"
             )
         return self._known[place - 1]
+
+    def _look(self) -> None:
+        self._known = sorted(
+            int(match[1])
+            for name in (os.listdir(self._folder) if self._folder.is_dir() else ())
+            if (match := _FILE.fullmatch(name))
+        )
 
     def _may_have_newer(self, as_of_ms: int) -> bool:
         """Says whether to look at the folder again: it changed, or the newest is a day old.

@@ -45,9 +45,10 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
 def _build(args: argparse.Namespace) -> int:
     from onepiece.bundle import load_bundle
     from onepiece.index.build import build_index
-    from onepiece.index.recipe import read_index_recipe
+    from onepiece.index.recipe import IndexRecipe
+    from onepiece.parsing import read_recipe
 
-    recipe = read_index_recipe(args.recipe) if args.recipe else None
+    recipe = read_recipe(args.recipe, IndexRecipe) if args.recipe else None
     index = build_index(load_bundle(args.bundle), args.out, recipe=recipe)
     result = {
         "index": str(args.out),

@@ -1,12 +1,8 @@
 """The recipe of an index: which kind, and how carefully it is built and searched."""
 
-from pathlib import Path
 from typing import Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-
-from onepiece.errors import InvalidRecipe, NotFound
 
 
 class IndexRecipe(BaseModel):
@@ -43,18 +39,3 @@ class IndexRecipe(BaseModel):
                 "raise the first or lower the second"
             )
         return self
-
-
-def read_index_recipe(path: Path) -> IndexRecipe:
-    """Reads a YAML file that lists what differs from the defaults.
-
-    Raises:
-        NotFound: There is no such file.
-        InvalidRecipe: Not YAML, an unknown key, or a value out of bounds.
-    """
-    try:
-        return IndexRecipe.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
-    except FileNotFoundError as error:
-        raise NotFound(f"recipe {path} does not exist; give a YAML file") from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise InvalidRecipe(f"recipe {path}: {error}") from error

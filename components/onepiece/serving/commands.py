@@ -74,14 +74,15 @@ def _run_ask(args: argparse.Namespace) -> int:
 
 
 def _run_ray(args: argparse.Namespace) -> int:
+    from onepiece.parsing import read_recipe
     from onepiece.serving.paths import ServingPaths, check_paths
     from onepiece.serving.ray_environment import Addresses, check_ports, ray_environment
     from onepiece.serving.ray_guard import guarded_folder
-    from onepiece.serving.recipe import ServingRecipe, read_serving_recipe
+    from onepiece.serving.recipe import ServingRecipe
     from onepiece.serving.settings import read_settings
 
     settings = read_settings(os.environ)
-    recipe = read_serving_recipe(args.recipe) if args.recipe else ServingRecipe()
+    recipe = read_recipe(args.recipe, ServingRecipe) if args.recipe else ServingRecipe()
     folders = (args.bundle, args.index, args.store, args.item_tables)
     paths = ServingPaths(*(folder.resolve() for folder in folders))
     check_paths(paths)

@@ -1,12 +1,8 @@
 """The serving recipe: what changes the answers and is not learned."""
 
-from pathlib import Path
 from typing import Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-
-from onepiece.errors import InvalidRecipe, NotFound
 
 
 class FusionRecipe(BaseModel):
@@ -53,18 +49,3 @@ class ServingRecipe(BaseModel):
         "items wanted; chosen here: five pages of 20.",
     )
     fusion: FusionRecipe = Field(default_factory=FusionRecipe, description="See FusionRecipe.")
-
-
-def read_serving_recipe(path: Path) -> ServingRecipe:
-    """Reads a YAML file that lists what differs from the defaults.
-
-    Raises:
-        NotFound: There is no such file.
-        InvalidRecipe: Not YAML, an unknown key, or a value out of bounds.
-    """
-    try:
-        return ServingRecipe.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
-    except FileNotFoundError as error:
-        raise NotFound(f"recipe {path} does not exist; give a YAML file") from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise InvalidRecipe(f"recipe {path}: {error}") from error

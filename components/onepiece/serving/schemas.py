@@ -19,6 +19,7 @@ from pydantic import (
 from onepiece.errors import InvalidRequest, OnePieceError, PayloadTooLarge
 from onepiece.events.catalogue import normalise_query
 from onepiece.events.schema import Identifier, Instant
+from onepiece.parsing import explain
 
 RETRIEVE = "retrieve"
 PRE_RANK = "prerank"
@@ -30,10 +31,6 @@ MAX_COUNT = 1_000
 """Items in one answer; the bound of a logged exposure (`events.schema.MAX_LIST_ITEMS`)."""
 MAX_BODY_BYTES = 1_048_576
 """1 MiB, chosen here: 1,000 candidates with the longest ids allowed need a seventh of it."""
-
-_NO_CONTROL = "An id holds no control characters, such as a newline"
-_SHOWN_CHARACTERS = 80
-_SHOWN_ERRORS = 5
 
 
 def _as_query_id(words: str) -> str:
@@ -155,7 +152,7 @@ def parse_json(model: type[_RequestT], body: bytes) -> _RequestT:
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
-        raise _explain(error) from error
+        raise _refusal(error) from error
 
 
 def parse_mapping(
@@ -171,7 +168,7 @@ def parse_mapping(
     try:
         return model.model_validate(dict(fields))
     except ValidationError as error:
-        raise _explain(error) from error
+        raise _refusal(error) from error
 
 
 def _check_size(num_bytes: int) -> None:
@@ -182,34 +179,13 @@ def _check_size(num_bytes: int) -> None:
         )
 
 
-def _explain(error: ValidationError) -> OnePieceError:
-    """Names each field, what was given and what is allowed, in one line of ASCII."""
-    details = error.errors(include_url=False)
-    for detail in details:
+def _refusal(error: ValidationError) -> OnePieceError:
+    """Says what is wrong with a request, and whether it is only too long."""
+    for detail in error.errors(include_url=False):
         if detail["type"] == "too_long" and detail["loc"] == ("item_ids",):
             given = detail["ctx"]["actual_length"]
             return PayloadTooLarge(
                 f"item_ids holds {given} candidates, at most {MAX_CANDIDATES} are allowed in one "
                 "request; send the best ones, or split them over several requests"
             )
-    parts = []
-    for detail in details[:_SHOWN_ERRORS]:
-        where = ascii(".".join(str(step) for step in detail["loc"]))[1:-1] or "request"
-        given = "" if detail["type"] == "missing" else f" (given {_shown(detail.get('input'))})"
-        said = _NO_CONTROL if detail["type"] == "string_pattern_mismatch" else detail["msg"]
-        parts.append(f"{where[:_SHOWN_CHARACTERS]}: {_ascii(said)}{given}")
-    if len(details) > _SHOWN_ERRORS:
-        parts.append(f"and {len(details) - _SHOWN_ERRORS} more")
-    is_instant = any(detail["loc"][-1:] == ("as_of_ms",) for detail in details)
-    hint = "; instants are Unix milliseconds, not seconds" if is_instant else ""
-    return InvalidRequest("invalid request: " + "; ".join(parts) + hint)
-
-
-def _shown(value: object) -> str:
-    """Shows a value's start, so that 10 kB of it are neither logged nor sent back."""
-    text = ascii(value if not isinstance(value, str) else value[:_SHOWN_CHARACTERS])
-    return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "..."
-
-
-def _ascii(text: str) -> str:
-    return text.encode("ascii", "backslashreplace").decode()
+    return InvalidRequest(f"invalid request: {explain(error, whole='request')}")

@@ -92,14 +92,7 @@ def _print_result(result: "DemoResult", final: Path, *, elapsed_s: float, is_jso
         sys.stdout.write(result.report.model_dump_json() + "\n")
         return
     sys.stdout.write("\n" + render_table(result.report))
-    streamed = next(
-        one for one in result.cells if (one.cell.retriever, one.cell.ranker) == ("onepiece",) * 2
-    )
-    frozen = result.cells[-1]
-    gain = streamed.gmv_per_household.mean() / frozen.gmv_per_household.mean() - 1.0
     sys.stdout.write(
-        f"Fresh histories: MRR@20 {streamed.mrr_at_20:.4f} streamed, {frozen.mrr_at_20:.4f} as of "
-        f"the day's start; true GMV per user {gain:+.1%}\n"
         f"Live weeks against replay: equal to the cent for {result.num_replayed_equal} of "
         f"{result.num_households} households\n\n"
         f"report: {final / 'report' / HTML_NAME}\n"

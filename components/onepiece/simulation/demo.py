@@ -8,8 +8,9 @@ Nothing here computes: each step is a stage's own function or command. All insta
 data's own.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from onepiece.bundle import load_bundle
@@ -20,20 +21,16 @@ from onepiece.events.history import HistoryRecipe
 from onepiece.events.log import read_events
 from onepiece.events.schema import DAY_MS, Order
 from onepiece.events.sqlite_log import SqliteEventLog
-from onepiece.experiment.assignment import PlannedAssignment
-from onepiece.experiment.join import join_outcomes
-from onepiece.experiment.outcomes import LivePhase
-from onepiece.experiment.plan import ExperimentPlan, demo_plan, dump_plan
-from onepiece.experiment.report import ExperimentReport, Provenance, build_report, write_report
-from onepiece.experiment.report_html import render_page
+from onepiece.experiment.plan import demo_plan
+from onepiece.experiment.report import ExperimentReport
 from onepiece.experiment.router import Router
-from onepiece.experiment.truth import CellReplay, Truth, true_effects
 from onepiece.features.backfill import backfill
 from onepiece.features.daily_batch import DailyBatch
 from onepiece.features.feast_settings import FeatureStoreSettings
 from onepiece.features.feast_store import FeastStore
 from onepiece.features.item_table import ItemTables
 from onepiece.index.build import build_index
+from onepiece.parsing import read_recipe
 from onepiece.serving.client import GrpcClient, HttpClient
 from onepiece.serving.ray_environment import Addresses
 from onepiece.serving.schemas import RecommendRequest
@@ -41,6 +38,7 @@ from onepiece.simulation.cell_platform import Cell
 from onepiece.simulation.cells import CellResult, CellSetting, replay_cells
 from onepiece.simulation.demo_processes import Processes
 from onepiece.simulation.demo_recipe import DemoRecipe
+from onepiece.simulation.demo_report import num_equal, write_demo_report
 from onepiece.simulation.demo_shop import DemoShop, read_shop
 from onepiece.simulation.interest import prices_of
 from onepiece.simulation.live_platform import LivePlatform, TwoDoorClient
@@ -52,7 +50,7 @@ from onepiece.simulation.run_folder import RunFolder
 from onepiece.simulation.shopper import Shopper
 from onepiece.simulation.visits import num_intents
 from onepiece.training.examples import build_examples
-from onepiece.training.recipe import TrainingRecipe, load_recipe
+from onepiece.training.recipe import TrainingRecipe
 
 NUM_STEPS = 11
 """Steps that `run_demo` shows."""
@@ -60,9 +58,6 @@ APPEND_ORDERS = 2_000
 """Receipts appended at once; one transaction each."""
 NUM_CLIENT_THREADS = 8
 """Requests under way at once; chosen here: keeps one replica on one core busy."""
-HALF_A_CENT = 0.005
-"""Prices are in whole cents; sums of them differ by rounding only below this."""
-DATASET = "Complete Journey (84.51/dunnhumby): one year of real grocery receipts"
 
 
 @dataclass(frozen=True)
@@ -70,8 +65,6 @@ class DemoResult:
     """What the demo made."""
 
     report: ExperimentReport
-    cells: tuple[CellResult, ...]
-    """All cells of the experiment, then OnePiece with histories as of the day's start."""
     num_households: int
     """Households with a visit in the live weeks."""
     num_replayed_equal: int
@@ -79,6 +72,15 @@ class DemoResult:
     in one process and with other batches, says: to the cent."""
     example_request: RecommendRequest
     """A request that the servers of this run can answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class _LiveWeeks:
+    """What came of the live weeks, and what their replay needs."""
+
+    gmv_by_household: Mapping[str, float]
+    queries_of_day: Mapping[int, Sequence[QueryUpdate]]
+    """Midnight, Unix ms -> the anchors computed then."""
 
 
 class Demo:
@@ -112,7 +114,6 @@ class Demo:
         self._processes = Processes(run, root=root, addresses=addresses)
         self._addresses = addresses
         self._plan = demo_plan(recipe.replay.seed)
-        self._queries_of_day: dict[int, list[QueryUpdate]] = {}
 
     def run(self) -> DemoResult:
         """Runs every step and returns the result; the report is written, processes are running."""
@@ -131,20 +132,23 @@ class Demo:
         self._tables_of_receipts(shop, batch)
         self._log_weeks(shop, log, batch)
         training = self._root / "ray_jobs" / "recipes" / f"{self._recipe.training}.yaml"
-        self._prepare_training(shop, log, store, load_recipe(training))
+        self._prepare_training(shop, log, store, read_recipe(training, TrainingRecipe))
         self._train(training)
         self._build_index()
         self._start_server()
-        live_gmv = self._live_weeks(shop, log, store, batch)
-        cells = self._replay_cells(shop)
-        report = self._report(shop, log, cells)
+        live = self._live_weeks(shop, log, store, batch)
+        cells = self._replay_cells(shop, live.queries_of_day)
+        with self._progress.step("the report", unit="reports") as bar:
+            report = write_demo_report(
+                self._recipe, self._plan, shop, log, cells, profile=self._profile, run=self._path
+            )
+            bar.to(1)
         log.close()
         last = shop.live_visits[-1]
         return DemoResult(
             report=report,
-            cells=tuple(cells),
-            num_households=len(live_gmv),
-            num_replayed_equal=_num_equal(self._plan, live_gmv, cells),
+            num_households=len(live.gmv_by_household),
+            num_replayed_equal=num_equal(self._plan, live.gmv_by_household, cells),
             example_request=RecommendRequest(
                 request_id="example-1",
                 user_id=last.household_id,
@@ -164,7 +168,8 @@ class Demo:
         total = len(shop.past.basket_starts) - 1
         with self._progress.step("real receipts to events", unit="receipts", total=total) as bar:
             done = 0
-            for orders in _chunks(shop.past_orders(), APPEND_ORDERS):
+            past_orders = shop.past_orders()
+            while orders := list(islice(past_orders, APPEND_ORDERS)):
                 log.append(orders)
                 done += len(orders)
                 bar.to(done)
@@ -274,17 +279,13 @@ class Demo:
 
     def _live_weeks(
         self, shop: DemoShop, log: SqliteEventLog, store: FeastStore, batch: DailyBatch
-    ) -> dict[str, float]:
-        """Lets the experiment answer, three arms in two layers, over REST and gRPC.
-
-        Returns:
-            Household -> GMV of the live weeks.
-        """
+    ) -> "_LiveWeeks":
+        """Lets the experiment answer, three arms in two layers, over REST and gRPC."""
+        queries_of_day: dict[int, list[QueryUpdate]] = {}
 
         def start_day(day_start_ms: int) -> None:
-            queries = batch.run(day_start_ms).queries
-            store.write_queries(queries)
-            self._queries_of_day[day_start_ms] = queries
+            queries_of_day[day_start_ms] = batch.run(day_start_ms).queries
+            store.write_queries(queries_of_day[day_start_ms])
 
         total = num_intents(shop.live_visits)
         with (
@@ -302,10 +303,11 @@ class Demo:
                 page_size=self._recipe.replay.page_size,
                 on_progress=_shown_on(bar),
             )
+        return _LiveWeeks(result.gmv_by_household(), queries_of_day)
 
-        return result.gmv_by_household()
-
-    def _replay_cells(self, shop: DemoShop) -> list[CellResult]:
+    def _replay_cells(
+        self, shop: DemoShop, queries_of_day: Mapping[int, Sequence[QueryUpdate]]
+    ) -> list[CellResult]:
         """Replays every cell for everybody, and OnePiece without fresh histories."""
         retrieval, prerank = self._plan.layers
         cells = [
@@ -321,7 +323,7 @@ class Demo:
             item_tables=self._path / "item_tables",
             catalogue=shop.data.catalogue,
             profiles=shop.profiles,
-            queries_of_day=self._queries_of_day,
+            queries_of_day=queries_of_day,
             visits=shop.live_visits,
             live_start_ms=shop.live_start_ms,
             page_size=self._recipe.replay.page_size,
@@ -339,94 +341,9 @@ class Demo:
                 on_progress=bar.to,
             )
 
-    def _report(
-        self, shop: DemoShop, log: SqliteEventLog, cells: Sequence[CellResult]
-    ) -> ExperimentReport:
-        with self._progress.step("the report", unit="reports") as bar:
-            num_live_days = 7 * self._recipe.replay.num_live_weeks
-            phase = LivePhase(
-                from_ms=shop.live_start_ms,
-                to_ms=shop.live_end_ms,
-                # As long a past as the weeks judged, answered by the logging policy.
-                pre_from_ms=max(
-                    shop.logging_start_ms, shop.live_start_ms - 4 * num_live_days * DAY_MS
-                ),
-            )
-            report = build_report(
-                self._plan,
-                join_outcomes(read_events(log), self._plan, phase=phase),
-                provenance=self._provenance(),
-                truth=_truth(self._plan, cells),
-            )
-            write_report(report, render_page(report), self._path / "report")
-            (self._path / "plan.yaml").write_text(dump_plan(self._plan))
-            (self._path / "recipe.json").write_text(self._recipe.model_dump_json(indent=2) + "\n")
-            bar.to(1)
-        return report
-
-    def _provenance(self) -> Provenance:
-        shopper = self._recipe.shopper.model_dump()
-        return Provenance(
-            command=f"onepiece demo --profile {self._profile}",
-            recipe=self._profile,
-            seed=self._recipe.replay.seed,
-            bundle_version=load_bundle(self._path / "bundle").version,
-            dataset=DATASET,
-            shopper={name: str(value) for name, value in shopper.items()},
-        )
-
-
-def _truth(plan: ExperimentPlan, cells: Sequence[CellResult]) -> Truth:
-    retrieval, prerank = plan.layers
-    replays = [
-        CellReplay(
-            arms={retrieval.name: one.cell.retriever, prerank.name: one.cell.ranker},
-            gmv_per_user=one.gmv_per_household,
-            mrr_at_20=one.mrr_at_20,
-        )
-        for one in cells
-        if one.cell.is_history_streamed
-    ]
-    return true_effects(plan, replays)
-
-
-def _num_equal(
-    plan: ExperimentPlan, live_gmv: Mapping[str, float], cells: Sequence[CellResult]
-) -> int:
-    """Counts the households whose live GMV equals that of the replay of their own cell."""
-    assignment = PlannedAssignment(plan)
-    retrieval, prerank = plan.layers
-    replayed = {
-        (one.cell.retriever, one.cell.ranker): dict(
-            zip(one.household_ids, one.gmv_per_household.tolist(), strict=True)
-        )
-        for one in cells
-        if one.cell.is_history_streamed
-    }
-    count = 0
-    for household_id, gmv in live_gmv.items():
-        arms = assignment.arms_of(household_id)
-        cell = (
-            retrieval.arm(arms[retrieval.name]).uses,
-            prerank.arm(arms[prerank.name]).uses,
-        )
-        count += abs(gmv - replayed[cell][household_id]) < HALF_A_CENT
-    return count
-
 
 def _shown_on(bar: Bar) -> Callable[[ReplayProgress], None]:
     def show(progress: ReplayProgress) -> None:
         bar.to(progress.num_intents_done)
 
     return show
-
-
-def _chunks(orders: Iterable[Order], size: int) -> Iterable[list[Order]]:
-    chunk: list[Order] = []
-    for order in orders:
-        chunk.append(order)
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk

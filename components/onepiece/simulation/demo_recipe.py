@@ -1,17 +1,17 @@
 """The demo's recipe: one small YAML file a profile, which lists only what differs."""
 
-from importlib import resources
 from pathlib import Path
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from onepiece.errors import InvalidRecipe, NotFound
+from onepiece.errors import NotFound
 from onepiece.features.item_table import ItemTableRecipe
+from onepiece.parsing import read_recipe
 from onepiece.serving.recipe import ServingRecipe
 from onepiece.simulation.recipe import LoggingPolicyRecipe, ReplayRecipe, ShopperRecipe
 
 PROFILES = ("quick", "demo", "full")
+_PROFILE_FOLDER = Path(__file__).with_name("profiles")
 
 
 class DemoRecipe(BaseModel):
@@ -54,17 +54,10 @@ def load_profile(name: str) -> DemoRecipe:
         InvalidRecipe: Not YAML, an unknown key, or a value out of bounds.
     """
     if name in PROFILES:
-        text = (resources.files("onepiece.simulation") / "profiles" / f"{name}.yaml").read_text()
-    else:
-        path = Path(name)
-        if not path.is_file():
-            raise NotFound(
-                f"no profile {name!r}; give one of {', '.join(PROFILES)}, or a YAML file's path"
-            )
-        text = path.read_text()
-    try:
-        return DemoRecipe.model_validate(yaml.safe_load(text) or {})
-    except yaml.YAMLError as error:
-        raise InvalidRecipe(f"{name} is not YAML: {error}") from error
-    except ValidationError as error:
-        raise InvalidRecipe(f"{name} is not a demo recipe: {error}") from error
+        return read_recipe(_PROFILE_FOLDER / f"{name}.yaml", DemoRecipe)
+    path = Path(name)
+    if not path.is_file():
+        raise NotFound(
+            f"no profile {name!r}; give one of {', '.join(PROFILES)}, or a YAML file's path"
+        )
+    return read_recipe(path, DemoRecipe)

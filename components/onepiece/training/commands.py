@@ -42,12 +42,13 @@ def _run(args: argparse.Namespace) -> int:
     import torch
     from tqdm import tqdm
 
+    from onepiece.parsing import read_recipe
     from onepiece.training.fit import describe, fit
     from onepiece.training.loop import Progress
-    from onepiece.training.recipe import load_recipe
+    from onepiece.training.recipe import TrainingRecipe
 
     torch.set_num_threads(args.threads)
-    recipe = load_recipe(args.recipe)
+    recipe = read_recipe(args.recipe, TrainingRecipe)
     with tqdm(unit="step", file=sys.stderr, desc="training") as bar:
 
         def show(progress: Progress) -> None:

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from onepiece.context.builder import build_context
 from onepiece.context.request import Candidates, ContextRequest
 from onepiece.context.vocabulary import Vocabulary
-from onepiece.errors import NotFound
 from onepiece.events.log import EventLog, read_events
 from onepiece.events.schema import DAY_MS
 from onepiece.features.item_table import ItemTable, ItemTables
@@ -78,6 +77,7 @@ def build_examples(
         OutputExists: `out` is there already.
         StorageFull: No room; nothing half-written is left.
         InvalidDataset: There is nothing to train on.
+        NotFound: There is no item table.
     """
     spine = build_spine(read_events(log, until_ms=until_ms))
     examples = _examples(spine, offline_store, item_tables, vocabulary, recipe)
@@ -112,10 +112,10 @@ def _drafts(spine: Spine, item_tables: ItemTables, recipe: TrainingRecipe) -> li
     ends_ms = [each[-1].as_of_ms for each in (spine.pages, spine.receipts) if each]
     last_ms = max(ends_ms, default=0)
     validation_ms = (last_ms // DAY_MS + 1 - recipe.examples.validation_days) * DAY_MS
-    pages = [page for page in spine.pages if page.as_of_ms < validation_ms]
-    last_pages = [page for page in spine.pages if page.as_of_ms >= validation_ms]
-    first_ms = last_ms - recipe.examples.receipt_days * DAY_MS
+    first_ms = item_tables.first_ms()
+    pages = [page for page in spine.pages if first_ms <= page.as_of_ms < validation_ms]
     receipts = [one for one in spine.receipts if first_ms <= one.as_of_ms < validation_ms]
+    last_pages = [page for page in spine.pages if page.as_of_ms >= max(first_ms, validation_ms)]
     drafts = _page_drafts(pages, recipe) + _validation_drafts(last_pages, recipe)
     if receipts and recipe.examples.max_receipts:
         drafts += _receipt_drafts(receipts, item_tables.at(last_ms), recipe)
@@ -190,13 +190,10 @@ def _by_category(item_ids: Sequence[str], table: ItemTable) -> dict[str, list[st
 
 
 def _with_tables(drafts: Sequence[_Draft], item_tables: ItemTables) -> list[_Asked]:
-    """Finds each draft's item table; a draft before the first table is left out."""
+    """Finds each draft's item table and the key of its signals."""
     asked = []
     for draft in drafts:
-        try:
-            table = item_tables.at(draft.as_of_ms)
-        except NotFound:
-            continue
+        table = item_tables.at(draft.as_of_ms)
         category_id = table.category_of_query(draft.query_id) or ""
         key = SignalKey(draft.user_id, draft.query_id, category_id, draft.as_of_ms)
         asked.append(_Asked(draft, table, key))

@@ -1,13 +1,10 @@
 """The training recipe: every number that changes what comes out of training."""
 
-from pathlib import Path
 from typing import Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from onepiece.context.recipe import ContextRecipe
-from onepiece.errors import InvalidRecipe, NotFound
 from onepiece.models.recipe import OnePieceRecipe
 
 
@@ -36,13 +33,7 @@ class ExampleRecipe(BaseModel):
         ge=0,
         le=100_000_000,
         description="Most receipts trained on besides: what was bought of one category without a "
-        "page, drawn at random; 0 for none.",
-    )
-    receipt_days: int = Field(
-        60,
-        ge=1,
-        le=3_650,
-        description="Receipts no older than this before the end of the log, in days.",
+        "page, drawn at random from those since the first item table; 0 for none.",
     )
     num_receipt_negatives: int = Field(
         36, ge=1, le=10_000, description="Items of the shelf drawn as negatives of a receipt."
@@ -154,34 +145,3 @@ class TrainingRecipe(BaseModel):
                     f"give one a weight, or empty model.{name}_tasks"
                 )
         return self
-
-
-def load_recipe(path: Path) -> TrainingRecipe:
-    """Reads a YAML file that lists what differs from the defaults.
-
-    Raises:
-        NotFound: There is no such file.
-        InvalidRecipe: Not YAML, an unknown key, or a value out of bounds.
-    """
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise NotFound(f"no recipe at {path}; recipes are in ray_jobs/recipes") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InvalidRecipe(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    try:
-        return TrainingRecipe.model_validate({} if document is None else document)
-    except ValidationError as error:
-        raise InvalidRecipe(f"{path}: {_explain(error)}") from error
-
-
-def _explain(error: ValidationError) -> str:
-    """Names each key, what was given and what is allowed, in one line."""
-    parts = []
-    for detail in error.errors(include_url=False):
-        where = ".".join(str(step) for step in detail["loc"]) or "the recipe"
-        if detail["type"] == "extra_forbidden":
-            parts.append(f"unknown key {where}; take it out or correct its spelling")
-        else:
-            parts.append(f"{where}: {detail['msg']} (given {repr(detail['input'])[:80]})")
-    return "; ".join(parts)

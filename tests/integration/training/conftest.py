@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from onepiece.training.recipe import load_recipe
+from onepiece.parsing import read_recipe
+from onepiece.training.recipe import TrainingRecipe
 
 
 @pytest.fixture(scope="session")
@@ -21,5 +22,7 @@ def data(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     spec.loader.exec_module(module)
     world = module.make_world(tmp_path_factory.mktemp("world"))
     folder = tmp_path_factory.mktemp("data") / "examples"
-    world.build(load_recipe(repository / "ray_jobs" / "recipes" / "tiny.yaml"), folder)
+    world.build(
+        read_recipe(repository / "ray_jobs" / "recipes" / "tiny.yaml", TrainingRecipe), folder
+    )
     return folder

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from onepiece.bundle import load_bundle
+from onepiece.parsing import read_recipe
 from onepiece.training.fit import fit
-from onepiece.training.recipe import load_recipe
+from onepiece.training.recipe import TrainingRecipe
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
@@ -45,7 +46,7 @@ def test_ray_trains_the_very_bundle_that_the_plain_loop_trains(
     repository: Path, data: Path, tmp_path: Path
 ) -> None:
     recipe = repository / "ray_jobs" / "recipes" / "tiny.yaml"
-    plain = fit(data, load_recipe(recipe), tmp_path / "plain")
+    plain = fit(data, read_recipe(recipe, TrainingRecipe), tmp_path / "plain")
 
     job = _start(
         repository, recipe=recipe, data=data, out=tmp_path / "ray", storage=tmp_path / "storage"
@@ -78,7 +79,7 @@ def test_a_killed_training_goes_on_and_ends_in_the_same_bundle(
     first_step = _steps(stderr.splitlines())[0]
     assert first_step > 50
     assert first_step % 50 == 1
-    plain = fit(data, load_recipe(recipe), tmp_path / "plain")
+    plain = fit(data, read_recipe(recipe, TrainingRecipe), tmp_path / "plain")
     assert json.loads(stdout)["version"] == plain.version
 
 

@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onepiece.errors import InvalidRecipe, NotFound
-from onepiece.experiment.plan import demo_plan, dump_plan, read_plan
+from onepiece.experiment.plan import ExperimentPlan, demo_plan, dump_plan
+from onepiece.parsing import read_recipe
 
 
 def edited(tmp_path, edit):
@@ -19,7 +20,7 @@ def test_a_written_plan_is_read_back_equal(tmp_path):
     path = tmp_path / "plan.yaml"
     path.write_text(dump_plan(demo_plan(3)))
 
-    plan = read_plan(path)
+    plan = read_recipe(path, ExperimentPlan)
 
     assert plan == demo_plan(3)
 
@@ -113,7 +114,7 @@ def buckets_unlike_weights(values):
         (shared_salt, "salt must differ between layers"),
         (traffic_salt_shared, "salt must differ between layers"),
         (same_stage, "sets must differ between layers"),
-        (unknown_key, "layers.0.colour: Extra inputs are not permitted"),
+        (unknown_key, "unknown key layers.0.colour"),
         (too_much_traffic, "traffic_bp"),
         (reserved_name, "no layer may be named 'pure'"),
         (one_arm_with_buckets, "give them for every arm or for none"),
@@ -125,7 +126,7 @@ def test_a_wrong_plan_is_refused_and_the_message_says_where(tmp_path, edit, word
     path = edited(tmp_path, edit)
 
     with pytest.raises(InvalidRecipe) as caught:
-        read_plan(path)
+        read_recipe(path, ExperimentPlan)
 
     assert words in str(caught.value)
 
@@ -136,7 +137,7 @@ def test_text_that_is_no_plan_is_refused(tmp_path, text):
     path.write_text(text)
 
     with pytest.raises(InvalidRecipe, match=r"plan\.yaml"):
-        read_plan(path)
+        read_recipe(path, ExperimentPlan)
 
 
 def test_a_plan_that_is_not_text_is_refused(tmp_path):
@@ -144,12 +145,12 @@ def test_a_plan_that_is_not_text_is_refused(tmp_path):
     path.write_bytes(b"\xff\xfe\x00")
 
     with pytest.raises(InvalidRecipe, match="not UTF-8"):
-        read_plan(path)
+        read_recipe(path, ExperimentPlan)
 
 
 def test_a_plan_that_does_not_exist_is_not_found(tmp_path):
-    with pytest.raises(NotFound, match="no experiment plan at"):
-        read_plan(tmp_path / "none.yaml")
+    with pytest.raises(NotFound, match="no recipe at"):
+        read_recipe(tmp_path / "none.yaml", ExperimentPlan)
 
 
 def test_an_unknown_layer_or_arm_is_not_found_and_the_known_ones_are_named():

@@ -301,3 +301,12 @@ def test_without_truth_nothing_is_said_of_it(plan, phase, shop):
 
     assert "true effect" not in render_page(report).lower()
     assert "replay" not in render_table(report)
+
+
+def test_a_replay_that_differs_from_the_plan_is_shown_with_how_it_differs(report):
+    frozen = dataclasses.replace(report.truth.cells[-1], note="yesterday's histories")
+    truth = dataclasses.replace(report.truth, cells=(*report.truth.cells, frozen))
+    changed = report.model_copy(update={"truth": truth})
+
+    assert "yesterday&#x27;s histories" in render_page(changed)
+    assert "yesterday's histories" in render_table(changed)

@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 
 import numpy as np
@@ -98,3 +99,16 @@ def test_replays_that_do_not_fit_are_refused(cells, error, words):
 
     with pytest.raises(error, match=words):
         true_effects(demo_plan(0), given)
+
+
+def test_a_replay_that_differs_from_the_plan_is_shown_and_defines_no_effect():
+    plain = replays(lambda one, two: 4.0)
+    other = dataclasses.replace(
+        plain[-1], gmv_per_user=np.array([9.0, 9.0]), note="histories of the day's start"
+    )
+
+    truth = true_effects(demo_plan(0), [*plain, other])
+
+    assert truth.effects == true_effects(demo_plan(0), plain).effects
+    assert [cell.note for cell in truth.cells][-2:] == ["", "histories of the day's start"]
+    assert truth.cells[-1].gmv_per_user == pytest.approx(9.0)

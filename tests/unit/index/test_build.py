@@ -12,7 +12,8 @@ from onepiece.errors import (
     OutputExists,
 )
 from onepiece.index.build import open_index, write_index
-from onepiece.index.recipe import IndexRecipe, read_index_recipe
+from onepiece.index.recipe import IndexRecipe
+from onepiece.parsing import read_recipe
 
 ITEM_IDS = tuple(f"item-{number}" for number in range(40))
 VECTORS = np.random.default_rng(0).standard_normal((40, 4)).astype(np.float32)
@@ -90,7 +91,7 @@ def test_a_vector_that_is_no_number_is_refused_and_leaves_nothing(tmp_path, valu
 def test_a_recipe_lists_only_what_differs(tmp_path):
     (tmp_path / "recipe.yaml").write_text("kind: hnsw\n")
 
-    assert read_index_recipe(tmp_path / "recipe.yaml") == IndexRecipe(kind="hnsw")
+    assert read_recipe(tmp_path / "recipe.yaml", IndexRecipe) == IndexRecipe(kind="hnsw")
 
 
 @pytest.mark.parametrize("text", ["kinds: hnsw", "kind: tree", "build_breadth: 8", "[1"])
@@ -98,9 +99,9 @@ def test_a_wrong_recipe_is_refused(tmp_path, text):
     (tmp_path / "recipe.yaml").write_text(text)
 
     with pytest.raises(InvalidRecipe):
-        read_index_recipe(tmp_path / "recipe.yaml")
+        read_recipe(tmp_path / "recipe.yaml", IndexRecipe)
 
 
 def test_a_missing_recipe_is_not_found(tmp_path):
     with pytest.raises(NotFound):
-        read_index_recipe(tmp_path / "none.yaml")
+        read_recipe(tmp_path / "none.yaml", IndexRecipe)

@@ -1,7 +1,8 @@
 import pytest
 
 from onepiece.errors import InvalidInput, InvalidRecipe, NotFound
-from onepiece.serving.recipe import ServingRecipe, read_serving_recipe
+from onepiece.parsing import read_recipe
+from onepiece.serving.recipe import ServingRecipe
 from onepiece.serving.settings import ServingSettings, read_settings
 
 
@@ -34,7 +35,7 @@ def test_a_serving_recipe_lists_only_what_differs(tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text("num_candidates: 40\nfusion: {click_exponent: 1.0}\n")
 
-    recipe = read_serving_recipe(path)
+    recipe = read_recipe(path, ServingRecipe)
 
     assert (recipe.num_candidates, recipe.fusion.click_exponent) == (40, 1.0)
     assert recipe.fusion.order_exponent == ServingRecipe().fusion.order_exponent
@@ -55,9 +56,9 @@ def test_a_wrong_serving_recipe_is_refused(tmp_path, text):
     path.write_text(text)
 
     with pytest.raises(InvalidRecipe, match="recipe"):
-        read_serving_recipe(path)
+        read_recipe(path, ServingRecipe)
 
 
 def test_a_missing_serving_recipe_is_not_found(tmp_path):
     with pytest.raises(NotFound):
-        read_serving_recipe(tmp_path / "none.yaml")
+        read_recipe(tmp_path / "none.yaml", ServingRecipe)

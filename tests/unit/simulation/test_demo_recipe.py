@@ -1,15 +1,16 @@
 import pytest
 
 from onepiece.errors import InvalidRecipe, NotFound
+from onepiece.parsing import read_recipe
 from onepiece.simulation.demo_recipe import PROFILES, load_profile
-from onepiece.training.recipe import load_recipe
+from onepiece.training.recipe import TrainingRecipe
 
 
 @pytest.mark.parametrize("name", PROFILES)
 def test_every_profile_loads_and_names_a_training_recipe(name, repository):
     profile = load_profile(name)
 
-    load_recipe(repository / "ray_jobs" / "recipes" / f"{profile.training}.yaml")
+    read_recipe(repository / "ray_jobs" / "recipes" / f"{profile.training}.yaml", TrainingRecipe)
 
 
 def test_an_unknown_profile_is_told_the_known_ones():

@@ -8,8 +8,9 @@ from types import ModuleType
 import pytest
 import torch
 
+from onepiece.parsing import read_recipe
 from onepiece.training.packed import Examples, open_examples
-from onepiece.training.recipe import TrainingRecipe, load_recipe
+from onepiece.training.recipe import TrainingRecipe
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +31,7 @@ def world(world_module: ModuleType, tmp_path_factory: pytest.TempPathFactory):
 
 @pytest.fixture(scope="session")
 def recipe(repository: Path) -> TrainingRecipe:
-    return load_recipe(repository / "ray_jobs" / "recipes" / "tiny.yaml")
+    return read_recipe(repository / "ray_jobs" / "recipes" / "tiny.yaml", TrainingRecipe)
 
 
 @pytest.fixture(scope="session")

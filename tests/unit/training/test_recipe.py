@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from onepiece.errors import InvalidRecipe, NotFound
-from onepiece.training.recipe import TrainingRecipe, load_recipe
+from onepiece.parsing import read_recipe
+from onepiece.training.recipe import TrainingRecipe
 
 RECIPES = (
     "complete_journey_joint",
@@ -22,7 +23,7 @@ def test_every_recipe_is_read_and_lists_only_what_differs(repository: Path, name
     written = yaml.safe_load(path.read_text())
     default = TrainingRecipe().model_dump(mode="json")
 
-    load_recipe(path)
+    read_recipe(path, TrainingRecipe)
 
     for part, values in written.items():
         if not isinstance(values, dict):
@@ -58,16 +59,16 @@ def test_a_wrong_recipe_is_refused_by_the_name_of_what_is_wrong(
     path.write_text(text)
 
     with pytest.raises(InvalidRecipe, match=named):
-        load_recipe(path)
+        read_recipe(path, TrainingRecipe)
 
 
 def test_an_empty_recipe_is_the_default(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text("# nothing differs\n")
 
-    assert load_recipe(path) == TrainingRecipe()
+    assert read_recipe(path, TrainingRecipe) == TrainingRecipe()
 
 
 def test_a_recipe_that_is_not_there_is_not_found(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match=r"nothing\.yaml"):
-        load_recipe(tmp_path / "nothing.yaml")
+        read_recipe(tmp_path / "nothing.yaml", TrainingRecipe)
