@@ -25,8 +25,8 @@ def add_command(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]
     parser.add_argument(
         "--profile",
         default="demo",
-        help="quick (about 2 minutes), demo (at most 10), full (all households), or a recipe file "
-        "(default %(default)s)",
+        help="quick (about 2 minutes), demo (at most 10), full (all households), validation (the "
+        "demo two weeks earlier, to choose recipes on), or a recipe file (default %(default)s)",
     )
     parser.add_argument("--seed", type=int, help="seed of the replay (default: the recipe's)")
     parser.add_argument(

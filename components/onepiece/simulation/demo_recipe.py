@@ -10,7 +10,7 @@ from onepiece.parsing import read_recipe
 from onepiece.serving.recipe import ServingRecipe
 from onepiece.simulation.recipe import LoggingPolicyRecipe, ReplayRecipe, ShopperRecipe
 
-PROFILES = ("quick", "demo", "full")
+PROFILES = ("quick", "demo", "full", "validation")
 _PROFILE_FOLDER = Path(__file__).with_name("profiles")
 
 

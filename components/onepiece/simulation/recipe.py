@@ -147,7 +147,11 @@ class ReplayRecipe(BaseModel):
         "here: about one every two weeks, so that a history exists to be read.",
     )
     logging_start_day: int = Field(
-        281, ge=2, le=LAST_WHOLE_DAY, description="First data day of the logging weeks."
+        295,
+        ge=2,
+        le=LAST_WHOLE_DAY,
+        description="First data day of the logging weeks; chosen so that the live weeks are the "
+        "data's last whole ones, on which no default was ever compared (docs/decisions/0013).",
     )
     num_logging_weeks: int = Field(8, ge=1, le=51, description="Weeks the logging policy answers.")
     num_live_weeks: int = Field(2, ge=0, le=51, description="Weeks of the experiment.")
