@@ -1,6 +1,7 @@
 """The invariants of ARCHITECTURE.md that no other test and no import contract keeps."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -90,3 +91,11 @@ def test_every_metric_says_its_stage_and_its_unit() -> None:
     for name in names:
         stage = name.split("_")[1]
         assert stage in {path.name for path in PACKAGE.iterdir() if path.is_dir()}
+
+
+def test_every_file_that_the_architecture_names_exists(repository: Path) -> None:
+    text = (repository / "ARCHITECTURE.md").read_text()
+    named = re.findall(r"`((?:tests|docs|ray_jobs|feature_repo|components)/[\w/.]*)", text)
+
+    assert len(named) > 10
+    assert [name for name in named if not (repository / name).exists()] == []

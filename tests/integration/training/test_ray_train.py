@@ -1,4 +1,4 @@
-"""`ray_jobs/train.py` for real: one worker on tiny data, as a process of its own."""
+"""`ray_jobs/train.py` for real: on tiny data, as a process of its own."""
 
 import json
 import os
@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from onepiece.bundle import load_bundle
 from onepiece.parsing import read_recipe
@@ -18,10 +19,10 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 
 def _start(
-    repository: Path, *, recipe: Path, data: Path, out: Path, storage: Path
+    repository: Path, *, recipe: Path, data: Path, out: Path, storage: Path, workers: int = 1
 ) -> "subprocess.Popen[str]":
-    options = {"recipe": recipe, "data": data, "out": out, "storage": storage}
-    arguments = [part for name, path in options.items() for part in (f"--{name}", str(path))]
+    options = {"recipe": recipe, "data": data, "out": out, "storage": storage, "workers": workers}
+    arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
     return subprocess.Popen(
         [sys.executable, str(repository / "ray_jobs" / "train.py"), *arguments, "--json"],
         stdout=subprocess.PIPE,
@@ -42,31 +43,14 @@ def _write(path: Path, repository: Path, more: str) -> Path:
     return path
 
 
-def test_ray_trains_the_very_bundle_that_the_plain_loop_trains(
+def test_a_killed_training_goes_on_and_ends_in_the_bundle_of_the_plain_loop(
     repository: Path, data: Path, tmp_path: Path
 ) -> None:
-    recipe = repository / "ray_jobs" / "recipes" / "tiny.yaml"
-    plain = fit(data, read_recipe(recipe, TrainingRecipe), tmp_path / "plain")
-
-    job = _start(
-        repository, recipe=recipe, data=data, out=tmp_path / "ray", storage=tmp_path / "storage"
-    )
-    stdout, stderr = job.communicate()
-
-    assert job.returncode == 0, stderr
-    assert json.loads(stdout)["version"] == plain.version
-    assert load_bundle(tmp_path / "ray").version == plain.version
-    assert _steps(stderr.splitlines()) == list(range(1, plain.num_steps + 1))
-
-
-def test_a_killed_training_goes_on_and_ends_in_the_same_bundle(
-    repository: Path, data: Path, tmp_path: Path
-) -> None:
-    recipe = _write(tmp_path / "long.yaml", repository, "epochs: 60\ncheckpoint_every_steps: 50\n")
+    recipe = _write(tmp_path / "long.yaml", repository, "epochs: 30\ncheckpoint_every_steps: 50\n")
     places = {"recipe": recipe, "data": data, "out": tmp_path / "ray"}
     killed = _start(repository, **places, storage=tmp_path / "storage")
     for line in killed.stderr:
-        if _steps([line]) and _steps([line])[0] >= 200:
+        if _steps([line]) and _steps([line])[0] >= 150:
             break
     os.killpg(killed.pid, signal.SIGKILL)
     killed.communicate()
@@ -76,11 +60,41 @@ def test_a_killed_training_goes_on_and_ends_in_the_same_bundle(
     stdout, stderr = resumed.communicate()
 
     assert resumed.returncode == 0, stderr
-    first_step = _steps(stderr.splitlines())[0]
-    assert first_step > 50
-    assert first_step % 50 == 1
     plain = fit(data, read_recipe(recipe, TrainingRecipe), tmp_path / "plain")
     assert json.loads(stdout)["version"] == plain.version
+    assert load_bundle(tmp_path / "ray").version == plain.version
+    steps = _steps(stderr.splitlines())
+    assert steps[0] > 50
+    assert steps[0] % 50 == 1
+    assert steps == list(range(steps[0], plain.num_steps + 1))
+
+
+def test_two_workers_train_one_model(repository: Path, data: Path, tmp_path: Path) -> None:
+    recipe = repository / "ray_jobs" / "recipes" / "tiny.yaml"
+    alone = fit(data, read_recipe(recipe, TrainingRecipe), tmp_path / "alone")
+
+    job = _start(
+        repository,
+        recipe=recipe,
+        data=data,
+        out=tmp_path / "ray",
+        storage=tmp_path / "storage",
+        workers=2,
+    )
+    stdout, stderr = job.communicate()
+
+    assert job.returncode == 0, stderr
+    assert _steps(stderr.splitlines()) == list(range(1, alone.num_steps + 1))
+    bundle = load_bundle(tmp_path / "ray")
+    assert bundle.version == json.loads(stdout)["version"]
+    assert bundle.provenance["num_workers"] == 2
+    # The mean of two halves' losses weighs requests a little otherwise than one whole batch.
+    weights = zip(
+        bundle.model.state_dict().values(),
+        load_bundle(tmp_path / "alone").model.state_dict().values(),
+        strict=True,
+    )
+    assert all(torch.allclose(two, one, atol=0.02) for two, one in weights)
 
 
 def test_a_wrong_recipe_is_refused_before_ray_starts(
