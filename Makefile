@@ -16,8 +16,8 @@ help: ## Lists the targets
 demo: $(READY) ## Runs the main job: real orders in, a measured experiment out (PROFILE=quick|demo|full, ARGS="--keep-serving")
 	@$(BIN)/onepiece demo --profile $(PROFILE) $(ARGS)
 
-test: $(READY) ## Runs the whole test suite
-	$(BIN)/python -m pytest $(ARGS)
+test: $(READY) ## Runs the whole test suite, two files at a time
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: $(READY) ## Reads only: format, lint, types, import contracts, generated docs are fresh
 	$(BIN)/ruff format --check .
