@@ -33,6 +33,16 @@ def demo(out: Path, repository: Path, *options: str) -> list[str]:
     ]
 
 
+def examples_again(run: Path, repository: Path, until_ms: int) -> list[str]:
+    recipe = repository / "ray_jobs" / "recipes" / "complete_journey_quick.yaml"
+    return [
+        *(sys.executable, "-m", "onepiece.cli", "training", "examples", "--recipe", str(recipe)),
+        *("--log", str(run / "log"), "--catalogue", str(run / "catalogue.parquet")),
+        *("--store", str(run / "store"), "--item-tables", str(run / "item_tables")),
+        *("--until-ms", str(until_ms), "--out", str(run / "again")),
+    ]
+
+
 def processes_of(folder: Path) -> list[str]:
     """Command lines of the living processes that name a folder."""
     lines = []
@@ -63,6 +73,13 @@ def test_the_quick_demo_ends_with_a_result_and_whole_artefacts(tmp_path, reposit
     # What was answered over REST and gRPC by other processes is what the replay answers.
     assert re.search(r"equal to the cent for (\d+) of \1 households", ran.stdout), ran.stdout
     assert processes_of(tmp_path) == []
+    # The command builds the very examples that the demo trained on.
+    subprocess.run(examples_again(run, repository, report.phase.from_ms), check=True)
+    again, first = (
+        json.loads((folder / "examples.json").read_text())["digest"]
+        for folder in (run / "again", run / "bundle_examples")
+    )
+    assert again == first
 
 
 def test_a_demo_killed_half_way_leaves_nothing(tmp_path, repository):

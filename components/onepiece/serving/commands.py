@@ -38,6 +38,9 @@ def _add_ray(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         ("item-tables", "folder of the item tables"),
     ):
         ray.add_argument(f"--{name}", type=Path, required=True, help=text)
+    ray.add_argument(
+        "--ranking-bundle", type=Path, help="bundle that ranks (default: --bundle does both)"
+    )
     ray.add_argument("--recipe", type=Path, help="YAML of serving/recipe.py (default: its own)")
     ray.add_argument("--host", default="127.0.0.1", help="interface (default %(default)s)")
     ray.add_argument("--http-port", type=int, default=8000, help="REST (default %(default)s)")
@@ -83,8 +86,13 @@ def _run_ray(args: argparse.Namespace) -> int:
 
     settings = read_settings(os.environ)
     recipe = read_recipe(args.recipe, ServingRecipe) if args.recipe else ServingRecipe()
-    folders = (args.bundle, args.index, args.store, args.item_tables)
-    paths = ServingPaths(*(folder.resolve() for folder in folders))
+    paths = ServingPaths(
+        bundle=args.bundle.resolve(),
+        index=args.index.resolve(),
+        store=args.store.resolve(),
+        item_tables=args.item_tables.resolve(),
+        ranking_bundle=args.ranking_bundle and args.ranking_bundle.resolve(),
+    )
     check_paths(paths)
     addresses = Addresses(args.host, args.http_port, args.grpc_port, args.replicas)
     check_ports(addresses)

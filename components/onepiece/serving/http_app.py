@@ -65,7 +65,9 @@ class ModelInfo(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model_version: str
-    """Version of the bundle."""
+    """Version of the bundle that retrieves."""
+    ranking_model_version: str
+    """Version of the bundle that ranks; the same if one model does both."""
     serving_recipe: ServingRecipe
 
 
@@ -97,11 +99,14 @@ def create_app(service: Service, *, warm_up: AnyRequest) -> FastAPI:
 
     @app.get("/v1/model", response_model=ModelInfo)
     async def model() -> Response:
-        """Says which bundle and serving recipe answer."""
+        """Says which bundles and serving recipe answer."""
         pipeline = service.pipeline
-        return _json(
-            ModelInfo(model_version=pipeline.model_version, serving_recipe=pipeline.recipe), 200
+        info = ModelInfo(
+            model_version=pipeline.model_version,
+            ranking_model_version=pipeline.ranking_model_version,
+            serving_recipe=pipeline.recipe,
         )
+        return _json(info, 200)
 
     @app.get("/metrics")
     async def metrics() -> Response:

@@ -1,4 +1,4 @@
-"""Loads what a replica serves from: bundle, index, feature store and item tables."""
+"""Loads what a replica serves from: bundles, index, feature store and item tables."""
 
 import torch
 
@@ -20,15 +20,17 @@ def load_pipeline(
     Raises:
         NotFound: A folder is missing.
         BundleCorrupt: A file differs from its recorded hash.
-        InvalidInput: The index is of another bundle.
+        InvalidInput: The index is of another bundle, or a bundle lacks the head it is for.
     """
     torch.set_num_threads(settings.num_torch_threads)
     bundle = load_bundle(paths.bundle)
+    ranking_bundle = load_bundle(paths.ranking_bundle) if paths.ranking_bundle else None
     return Pipeline(
         bundle,
         store=FeastStore.open(paths.store),
         item_tables=ItemTables(paths.item_tables),
         index=open_index(paths.index, bundle_version=bundle.version),
+        ranking_bundle=ranking_bundle,
         recipe=recipe,
         signals_timeout_s=settings.signals_timeout_s,
     )

@@ -124,6 +124,8 @@ class EncodeOnce:
     ) -> None:
         self._model = model
         self._requests = requests
+        self.model_version = model.version
+        """Version of the bundle that reads them."""
         self.made: EncodedRequests | None = None
         """The encoding; None while nobody has asked for it."""
 

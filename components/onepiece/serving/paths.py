@@ -23,6 +23,8 @@ class ServingPaths:
     """Folder of the Feast store."""
     item_tables: Path
     """Folder of the item tables."""
+    ranking_bundle: Path | None = None
+    """Folder of the bundle that ranks; None if `bundle` does both."""
 
 
 def check_paths(paths: ServingPaths) -> None:
@@ -31,9 +33,9 @@ def check_paths(paths: ServingPaths) -> None:
     Raises:
         NotFound: A folder is missing.
     """
-    for name in ("bundle", "index", "store", "item_tables"):
-        folder: Path = getattr(paths, name)
-        if not folder.is_dir():
+    for name in ("bundle", "index", "store", "item_tables", "ranking_bundle"):
+        folder: Path | None = getattr(paths, name)
+        if folder is not None and not folder.is_dir():
             option = "--" + name.replace("_", "-")
             raise NotFound(f"{option} {folder} is no folder; give the one that was written")
 

@@ -67,22 +67,29 @@ class Pipeline:
         store: OnlineStore,
         item_tables: ItemTables,
         index: ItemIndex,
+        ranking_bundle: Bundle | None = None,
         recipe: ServingRecipe | None = None,
         signals_timeout_s: float | None = None,
     ) -> None:
         """Makes a pipeline.
 
         Args:
-            bundle: The model, and how its context is built.
+            bundle: The model, and how its context is built; retrieves, and ranks if there is no
+                `ranking_bundle`.
             store: Where users' and queries' signals are.
             item_tables: What the stores sell, by instant.
             index: Item vectors of this very bundle.
+            ranking_bundle: The second of two models, with a context of its own; None for one
+                model that does both on one encode.
             recipe: What is not learned; its defaults if None.
             signals_timeout_s: Longest wait for the store; None waits, for replays.
 
         Raises:
-            InvalidInput: The index is of another bundle.
+            InvalidInput: The index is of another bundle, or a bundle lacks the head it is for.
         """
+        _check_head("retrieval", bundle, bundle.recipe.model.retrieval_tasks)
+        ranking = ranking_bundle or bundle
+        _check_head("ranking", ranking, ranking.recipe.model.ranking_tasks)
         if index.bundle_version != bundle.version:
             raise InvalidInput(
                 f"the index is of bundle {index.bundle_version}, the model of {bundle.version}; "
@@ -90,6 +97,7 @@ class Pipeline:
             )
         self._recipe = recipe or ServingRecipe()
         self._model = ServingModel(bundle)
+        self._ranking_model = ServingModel(ranking_bundle) if ranking_bundle else self._model
         self._signals = SignalFetcher(store, timeout_s=signals_timeout_s)
         self._shelves = Shelves(item_tables, index)
         self._retrievers: dict[str, Retriever] = {
@@ -100,13 +108,18 @@ class Pipeline:
         self._rankers: dict[str, Ranker] = {
             POPULAR: PopularRanker(),
             REPEAT: RepeatRanker(),
-            ONEPIECE: OnePieceRanker(self._model, self._recipe.fusion),
+            ONEPIECE: OnePieceRanker(self._ranking_model, self._recipe.fusion),
         }
 
     @property
     def model_version(self) -> str:
-        """Version of the bundle."""
+        """Version of the bundle that retrieves."""
         return self._model.version
+
+    @property
+    def ranking_model_version(self) -> str:
+        """Version of the bundle that ranks; the same one if one model does both."""
+        return self._ranking_model.version
 
     @property
     def recipe(self) -> ServingRecipe:
@@ -216,19 +229,26 @@ class Pipeline:
     ) -> list[Answer]:
         """Answers requests that have the same retriever and ranker."""
         retriever, ranker = plans[0].retriever, plans[0].ranker
-        encoding = EncodeOnce(self._model, lambda: [_context_request(one) for one in asked])
+
+        def contexts() -> list[ContextRequest]:
+            return [_context_request(one) for one in asked]
+
+        encoding = EncodeOnce(self._model, contexts)
+        to_rank = encoding
+        if self._ranking_model is not self._model:
+            to_rank = EncodeOnce(self._ranking_model, contexts)
         if retriever:
             wanted = [plan.num_retrieved for plan in plans]
             candidates = self._retrievers[retriever].retrieve(asked, wanted, encoding)
         else:
             candidates = [_as_candidates(*pair) for pair in zip(asked, requests, strict=True)]
         if ranker:
-            ranked = self._rankers[ranker].rank(asked, candidates, encoding)
+            ranked = self._rankers[ranker].rank(asked, candidates, to_rank)
         else:
             ranked = [_as_retrieved(one) for one in candidates]
-        made = encoding.made
-        version = self._model.version if made else ""
-        origin = Origin(retriever, ranker, version, degraded_by)
+        last = to_rank if to_rank.made else encoding
+        made = last.made
+        origin = Origin(retriever, ranker, last.model_version if made else "", degraded_by)
         digests = made.digests() if made else [""] * len(asked)
         return [
             write_answer(
@@ -243,6 +263,14 @@ class Pipeline:
                 requests, asked, candidates, ranked, digests, strict=True
             )
         ]
+
+
+def _check_head(stage: str, bundle: Bundle, tasks: Sequence[str]) -> None:
+    if not tasks:
+        raise InvalidInput(
+            f"bundle {bundle.version} has no {stage} head; give one model with both heads, or two "
+            "bundles: --bundle one that retrieves, --ranking-bundle one that ranks"
+        )
 
 
 def _context_request(asked: Asked) -> ContextRequest:

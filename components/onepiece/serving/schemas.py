@@ -112,7 +112,9 @@ class Answer(BaseModel):
     request_id: Identifier
     items: tuple[AnswerItem, ...] = Field(description="Best first; empty if the store sells none.")
     as_of_ms: Instant = Field(description="The instant the answer was made for, Unix ms.")
-    model_version: str = Field(default="", description="Bundle that answered; empty if none did.")
+    model_version: str = Field(
+        default="", description="Bundle that answered, of two the one that ranked; empty if none."
+    )
     context_digest: str = Field(default="", description="Digest of the context that was read.")
     retriever: str = Field(default="", description="Who chose; empty for a pre-rank.")
     ranker: str = Field(default="", description="Who ordered; empty for a retrieval.")

@@ -17,7 +17,7 @@ from queue import Empty
 import numpy as np
 import torch
 
-from onepiece.bundle import Bundle, load_bundle
+from onepiece.bundle import load_bundle
 from onepiece.events.anchors import QueryUpdate
 from onepiece.events.catalogue import Catalogue
 from onepiece.events.history import take_update
@@ -28,7 +28,7 @@ from onepiece.experiment.outcomes import Floats
 from onepiece.features.item_table import ItemTables
 from onepiece.features.memory_store import MemoryStore
 from onepiece.features.store import UserProfile
-from onepiece.index.build import ItemIndex, open_index
+from onepiece.index.build import open_index
 from onepiece.serving.pipeline import Pipeline
 from onepiece.serving.recipe import ServingRecipe
 from onepiece.simulation.cell_platform import Cell, CellPlatform, Histories
@@ -51,6 +51,8 @@ class CellSetting:
     log_folder: Path
     """The event log; only what was received before the live weeks is read."""
     bundle: Path
+    ranking_bundle: Path | None
+    """None if `bundle` does both."""
     index: Path
     item_tables: Path
     catalogue: Catalogue
@@ -156,11 +158,22 @@ def _run_cells(
     torch.set_num_threads(1)
     users = _users_at_live_start(setting)
     bundle = load_bundle(setting.bundle)
+    ranking_bundle = load_bundle(setting.ranking_bundle) if setting.ranking_bundle else None
     index = open_index(setting.index, bundle_version=bundle.version)
     tables = ItemTables(setting.item_tables)
 
+    def pipeline_on(store: MemoryStore) -> Pipeline:
+        return Pipeline(
+            bundle,
+            store=store,
+            item_tables=tables,
+            index=index,
+            ranking_bundle=ranking_bundle,
+            recipe=setting.serving,
+        )
+
     for place, cell in cells:
-        platform = _platform(cell, setting, users, bundle=bundle, index=index, tables=tables)
+        platform = _platform(cell, setting, users, pipeline_on)
         shopper = Shopper(
             setting.shopper, setting.catalogue, prices_of(tables.at), seed=setting.seed
         )
@@ -191,10 +204,7 @@ def _platform(
     cell: Cell,
     setting: CellSetting,
     users: Mapping[str, UserHistory],
-    *,
-    bundle: Bundle,
-    index: ItemIndex,
-    tables: ItemTables,
+    pipeline_on: Callable[[MemoryStore], Pipeline],
 ) -> CellPlatform:
     """Makes a cell's own copy of the state."""
     store = MemoryStore()
@@ -205,11 +215,12 @@ def _platform(
     histories = Histories(
         store, own, category_of=setting.catalogue.category_of, recipe=setting.history
     )
-    pipeline = Pipeline(
-        bundle, store=store, item_tables=tables, index=index, recipe=setting.serving
-    )
     return CellPlatform(
-        cell, pipeline, store=store, histories=histories, queries_of_day=setting.queries_of_day
+        cell,
+        pipeline_on(store),
+        store=store,
+        histories=histories,
+        queries_of_day=setting.queries_of_day,
     )
 
 

@@ -65,10 +65,10 @@ def _demo(args: argparse.Namespace) -> int:
     check_ports(addresses)
     profile = Path(args.profile).stem
 
-    from onepiece.simulation.demo import NUM_STEPS, Demo
+    from onepiece.simulation.demo import Demo, num_steps
 
     with RunFolder(args.out.resolve(), f"{profile}-seed{recipe.replay.seed}") as run:
-        progress = Progress(NUM_STEPS)
+        progress = Progress(num_steps(recipe))
         demo = Demo(
             recipe, profile=profile, root=root, run=run, progress=progress, addresses=addresses
         )
@@ -104,12 +104,15 @@ def _print_result(result: "DemoResult", final: Path, *, elapsed_s: float, is_jso
 def _print_lines_to_copy(
     result: "DemoResult", final: Path, addresses: "Addresses", *, is_serving: bool
 ) -> None:
-    request = result.example_request
+    from onepiece.simulation.demo_processes import RANKING_BUNDLE
+
+    request, ranking = result.example_request, final / RANKING_BUNDLE
     if not is_serving:
         sys.stdout.write(
             "\nStart the servers of this run again (or run the demo with --keep-serving):\n"
             f"  .venv/bin/onepiece serving ray --bundle {final}/bundle --index {final}/index \\\n"
-            f"    --store {final}/store --item-tables {final}/item_tables\n"
+            f"    --store {final}/store --item-tables {final}/item_tables"
+            + (f" \\\n    --ranking-bundle {ranking}\n" if ranking.is_dir() else "\n")
         )
     sys.stdout.write(
         "\nAsk for a page over REST:\n"

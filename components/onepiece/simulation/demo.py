@@ -14,12 +14,10 @@ from itertools import islice
 from pathlib import Path
 
 from onepiece.bundle import load_bundle
-from onepiece.context.vocabulary import build_vocabulary
 from onepiece.datasets.catalogue_file import write_catalogue
 from onepiece.events.anchors import AnchorLedger, AnchorRecipe, QueryUpdate
 from onepiece.events.history import HistoryRecipe
-from onepiece.events.log import read_events
-from onepiece.events.schema import DAY_MS, Order
+from onepiece.events.schema import DAY_MS
 from onepiece.events.sqlite_log import SqliteEventLog
 from onepiece.experiment.plan import demo_plan
 from onepiece.experiment.report import ExperimentReport
@@ -36,7 +34,7 @@ from onepiece.serving.ray_environment import Addresses
 from onepiece.serving.schemas import RecommendRequest
 from onepiece.simulation.cell_platform import Cell
 from onepiece.simulation.cells import CellResult, CellSetting, replay_cells
-from onepiece.simulation.demo_processes import Processes
+from onepiece.simulation.demo_processes import RANKING_BUNDLE, Processes
 from onepiece.simulation.demo_recipe import DemoRecipe
 from onepiece.simulation.demo_report import num_equal, write_demo_report
 from onepiece.simulation.demo_shop import DemoShop, read_shop
@@ -50,10 +48,9 @@ from onepiece.simulation.run_folder import RunFolder
 from onepiece.simulation.shopper import Shopper
 from onepiece.simulation.visits import num_intents
 from onepiece.training.examples import build_examples
+from onepiece.training.log_vocabulary import vocabulary_of_log
 from onepiece.training.recipe import TrainingRecipe
 
-NUM_STEPS = 11
-"""Steps that `run_demo` shows."""
 APPEND_ORDERS = 2_000
 """Receipts appended at once; one transaction each."""
 NUM_CLIENT_THREADS = 8
@@ -81,6 +78,11 @@ class _LiveWeeks:
     gmv_by_household: Mapping[str, float]
     queries_of_day: Mapping[int, Sequence[QueryUpdate]]
     """Midnight, Unix ms -> the anchors computed then."""
+
+
+def num_steps(recipe: DemoRecipe) -> int:
+    """Counts the steps that a demo shows; a second model has two of its own."""
+    return 14 if recipe.ranking_training else 12
 
 
 class Demo:
@@ -131,9 +133,10 @@ class Demo:
         batch = self._daily_batch(shop, log)
         self._tables_of_receipts(shop, batch)
         self._log_weeks(shop, log, batch)
-        training = self._root / "ray_jobs" / "recipes" / f"{self._recipe.training}.yaml"
-        self._prepare_training(shop, log, store, read_recipe(training, TrainingRecipe))
-        self._train(training)
+        self._backfill(shop, log, store)
+        self._train(shop, log, store, self._recipe.training, out="bundle")
+        if self._recipe.ranking_training:
+            self._train(shop, log, store, self._recipe.ranking_training, out=RANKING_BUNDLE)
         self._build_index()
         self._start_server()
         live = self._live_weeks(shop, log, store, batch)
@@ -222,12 +225,10 @@ class Demo:
                 on_progress=_shown_on(bar),
             )
 
-    def _prepare_training(
-        self, shop: DemoShop, log: SqliteEventLog, store: FeastStore, training: TrainingRecipe
-    ) -> None:
-        """Computes features as they were and joins them with what was logged."""
-        with self._progress.step("features as of each page", unit="examples") as bar:
-            backfill(
+    def _backfill(self, shop: DemoShop, log: SqliteEventLog, store: FeastStore) -> None:
+        """Computes the features of the training weeks as they were."""
+        with self._progress.step("features as they were", unit="rows") as bar:
+            result = backfill(
                 log,
                 shop.data.catalogue,
                 history_recipe=HistoryRecipe(),
@@ -238,34 +239,28 @@ class Demo:
                 profiles=shop.profiles,
                 user_ids=shop.household_ids,
             )
-            counts: dict[str, int] = {}
-            query_ids: set[str] = set()
-            for event in read_events(log, until_ms=shop.live_start_ms):
-                if isinstance(event, Order):
-                    for line in event.lines:
-                        counts[line.item_id] = counts.get(line.item_id, 0) + 1
-                elif event.kind == "exposure":
-                    query_ids.add(event.query_id)
-            vocabulary = build_vocabulary(
-                shop.data.catalogue,
-                query_ids=query_ids,
-                order_counts=counts,
-                profiles=shop.profiles.values(),
-            )
+            bar.to(sum(result.num_rows.values()))
+
+    def _train(
+        self, shop: DemoShop, log: SqliteEventLog, store: FeastStore, recipe: str, *, out: str
+    ) -> None:
+        """Joins features with what was logged, and trains a bundle on it."""
+        path = self._root / "ray_jobs" / "recipes" / f"{recipe}.yaml"
+        examples = self._path / f"{out}_examples"
+        until_ms = shop.live_start_ms
+        with self._progress.step("training examples", unit="examples") as bar:
             num_examples = build_examples(
                 log,
                 store,
                 ItemTables(self._path / "item_tables"),
-                vocabulary,
-                training,
-                self._path / "examples",
-                until_ms=shop.live_start_ms,
+                vocabulary_of_log(log, store, shop.data.catalogue, until_ms=until_ms),
+                read_recipe(path, TrainingRecipe),
+                examples,
+                until_ms=until_ms,
             )
             bar.to(num_examples)
-
-    def _train(self, recipe: Path) -> None:
         with self._progress.step("training (Ray Train)", unit="steps") as bar:
-            self._processes.train(recipe, bar)
+            self._processes.train(path, examples, self._path / out, bar)
 
     def _build_index(self) -> None:
         with self._progress.step("item vectors and index", unit="items") as bar:
@@ -319,6 +314,7 @@ class Demo:
         setting = CellSetting(
             log_folder=self._path / "log",
             bundle=self._path / "bundle",
+            ranking_bundle=self._path / RANKING_BUNDLE if self._recipe.ranking_training else None,
             index=self._path / "index",
             item_tables=self._path / "item_tables",
             catalogue=shop.data.catalogue,

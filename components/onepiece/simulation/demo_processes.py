@@ -17,6 +17,8 @@ from onepiece.simulation.run_folder import ChildFailed, RunFolder
 
 POLL_S = 0.25
 """How often a child's progress is looked at."""
+RANKING_BUNDLE = "ranking_bundle"
+"""Folder of the second model in a run's folder, if the recipe has two."""
 NUM_LAST_LINES = 15
 """Lines of a failed child's log that are shown."""
 PATIENT = {
@@ -56,30 +58,36 @@ class Processes:
                 raise self._failed(name, child)
         time.sleep(seconds)
 
-    def train(self, recipe: Path, bar: Bar) -> None:
+    def train(self, recipe: Path, examples: Path, out: Path, bar: Bar) -> None:
         """Trains a bundle through `ray_jobs/train.py` and shows its steps.
+
+        Args:
+            recipe: How.
+            examples: On what.
+            out: Folder of the bundle, new; names the log, too.
+            bar: Where steps are shown.
 
         Raises:
             ChildFailed: The job ended without a bundle; names its log.
         """
-        path = self._run.path
+        name = f"training_{out.name}"
         child = self._start(
-            "training",
+            name,
             [sys.executable, str(self._root / "ray_jobs" / "train.py")],
             {
                 "recipe": recipe,
-                "data": path / "examples",
-                "out": path / "bundle",
-                "storage": path / "training",
+                "data": examples,
+                "out": out,
+                "storage": self._run.path / "training",
             },
         )
-        log_path = self._log_of("training")
+        log_path = self._log_of(name)
         while child.poll() is None:
             _show_steps(log_path, bar)
             time.sleep(POLL_S)
         _show_steps(log_path, bar)
         if child.returncode:
-            raise self._failed("training", child)
+            raise self._failed(name, child)
 
     def start_server(self, folder: Path, *, recipe: ServingRecipe) -> None:
         """Starts REST and gRPC from a run's folder and returns once both answer.
@@ -87,13 +95,14 @@ class Processes:
         Raises:
             ChildFailed: The server ended instead; names its log.
         """
-        recipe_path = folder / "serving.yaml"
+        recipe_path, ranking = folder / "serving.yaml", folder / RANKING_BUNDLE
         recipe_path.write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
         child = self._start(
             "server",
             [sys.executable, "-m", "onepiece.cli", "serving", "ray"],
             {
                 **{name: folder / name for name in ("bundle", "index", "store")},
+                **({"ranking-bundle": ranking} if ranking.is_dir() else {}),
                 "item-tables": folder / "item_tables",
                 "recipe": recipe_path,
                 "http-port": self._addresses.http_port,

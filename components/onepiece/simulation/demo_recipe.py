@@ -10,7 +10,7 @@ from onepiece.parsing import read_recipe
 from onepiece.serving.recipe import ServingRecipe
 from onepiece.simulation.recipe import LoggingPolicyRecipe, ReplayRecipe, ShopperRecipe
 
-PROFILES = ("quick", "demo", "full", "validation")
+PROFILES = ("quick", "demo", "full", "validation", "two_models")
 _PROFILE_FOLDER = Path(__file__).with_name("profiles")
 
 
@@ -31,6 +31,12 @@ class DemoRecipe(BaseModel):
         "complete_journey_joint",
         pattern=r"^[a-z0-9_]+$",
         description="Name of the training recipe in ray_jobs/recipes.",
+    )
+    ranking_training: str | None = Field(
+        None,
+        pattern=r"^[a-z0-9_]+$",
+        description="The same for a second model that ranks, while the first retrieves; null for "
+        "one model that does both.",
     )
     serving: ServingRecipe = Field(ServingRecipe(), description="Candidates and score fusion.")
     num_receipt_weeks: int = Field(

@@ -1,13 +1,46 @@
-"""The command line of training: `onepiece training run` and `onepiece training evaluate`."""
+"""The verbs of `onepiece training`."""
 
 import argparse
 import json
 import sys
+from contextlib import closing
 from pathlib import Path
 
 
 def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Adds `run` and `evaluate` to the parser of the stage."""
+    """Registers `examples`, `run` and `evaluate`."""
+    _add_examples(subparsers)
+    _add_run(subparsers)
+    _add_evaluate(subparsers)
+
+
+def _add_examples(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    summary = "build training examples from an event log and features as they were"
+    examples = subparsers.add_parser(
+        "examples",
+        help=summary,
+        description=summary.capitalize() + "; the vocabulary is made from the same log.",
+        epilog="example: onepiece training examples --recipe ray_jobs/recipes/tiny.yaml "
+        "--log runs/log --catalogue runs/catalogue.parquet --store runs/store "
+        "--item-tables runs/item_tables --out runs/examples",
+    )
+    for name, text in (
+        ("recipe", "YAML, what differs from defaults"),
+        ("log", "folder of the event log"),
+        ("catalogue", "catalogue.parquet of the shop"),
+        ("store", "folder of the Feast store, backfilled (onepiece features backfill)"),
+        ("item-tables", "folder of the daily item tables"),
+        ("out", "folder of examples, new"),
+    ):
+        examples.add_argument(f"--{name}", type=Path, required=True, help=text)
+    examples.add_argument(
+        "--until-ms", type=int, help="only events received before count (default: all)"
+    )
+    examples.add_argument("--json", action="store_true", help="print the result as JSON")
+    examples.set_defaults(run=_examples)
+
+
+def _add_run(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     run = subparsers.add_parser(
         "run",
         help="train a bundle from a folder of examples",
@@ -24,6 +57,9 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     run.add_argument("--threads", type=int, default=1, help="threads of torch (default: 1)")
     run.add_argument("--json", action="store_true", help="print the result as JSON")
     run.set_defaults(run=_run)
+
+
+def _add_evaluate(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     evaluate = subparsers.add_parser(
         "evaluate",
         help="measure a bundle on the validation pages",
@@ -36,6 +72,40 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     evaluate.add_argument("--threads", type=int, default=1, help="threads of torch (default: 1)")
     evaluate.add_argument("--json", action="store_true", help="print the metrics as JSON")
     evaluate.set_defaults(run=_evaluate)
+
+
+def _examples(args: argparse.Namespace) -> int:
+    from onepiece.datasets.catalogue_file import read_catalogue
+    from onepiece.events.sqlite_log import SqliteEventLog
+    from onepiece.features.feast_store import FeastStore
+    from onepiece.features.item_table import ItemTables
+    from onepiece.parsing import read_recipe
+    from onepiece.training.examples import build_examples
+    from onepiece.training.log_vocabulary import vocabulary_of_log
+    from onepiece.training.recipe import TrainingRecipe
+
+    recipe = read_recipe(args.recipe, TrainingRecipe)
+    catalogue = read_catalogue(args.catalogue)
+    with (
+        closing(SqliteEventLog.open(args.log)) as log,
+        closing(FeastStore.open(args.store)) as store,
+    ):
+        vocabulary = vocabulary_of_log(log, store, catalogue, until_ms=args.until_ms)
+        num_examples = build_examples(
+            log,
+            store,
+            ItemTables(args.item_tables),
+            vocabulary,
+            recipe,
+            args.out,
+            until_ms=args.until_ms,
+        )
+    if args.json:
+        answer = {"out": str(args.out), "num_examples": num_examples}
+        sys.stdout.write(json.dumps(answer) + "\n")
+    else:
+        sys.stdout.write(f"{num_examples:,} examples written to {args.out}\n")
+    return 0
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from onepiece.bundle import load_bundle
 from onepiece.errors import FeatureStoreUnavailable, InvalidInput, InvalidRequest, NotFound
 from onepiece.serving.pipeline import Pipeline
 from onepiece.serving.recipe import FusionRecipe, ServingRecipe
@@ -324,6 +325,43 @@ def test_an_index_of_another_bundle_is_refused(world):
             item_tables=world.item_tables,
             index=replace(world.index, bundle_version="another"),
         )
+
+
+@pytest.fixture(scope="module")
+def halves(world_module, tmp_path_factory):
+    """A bundle that only retrieves and another that only ranks."""
+    folder, catalogue = tmp_path_factory.mktemp("halves"), world_module.make_catalogue(())
+    world_module.make_bundle(folder / "retrieves", catalogue, ranking_tasks=())
+    world_module.make_bundle(folder / "ranks", catalogue, seed=1, retrieval_tasks=())
+    return load_bundle(folder / "retrieves"), load_bundle(folder / "ranks")
+
+
+def test_of_two_models_one_retrieves_and_the_other_ranks(world, world_module, make, halves):
+    _, ranks = halves
+    models = [world_module.CountingModel(one.model) for one in (world.bundle, ranks)]
+    pipeline = world.pipeline(model=models[0], ranking_bundle=replace(ranks, model=models[1]))
+
+    [page] = pipeline.recommend([make(RecommendRequest, count=5)])
+    [found] = world.pipeline().retrieve([make(RetrieveRequest, count=100)])
+    [alone] = pipeline.pre_rank([make(PreRankRequest, item_ids=tuple(ids_of(found)), count=5)])
+    [joint] = world.pipeline().recommend([make(RecommendRequest, count=5)])
+
+    assert page.model_version == ranks.version
+    assert scores_of(page) == pytest.approx(scores_of(alone))
+    assert scores_of(page) != pytest.approx(scores_of(joint))
+    assert [model.num_encodes for model in models] == [1, 2]
+
+
+def test_a_bundle_without_the_head_it_is_for_is_refused(world, halves):
+    retrieves, ranks = halves
+    parts = {"store": world.memory, "item_tables": world.item_tables}
+
+    with pytest.raises(InvalidInput, match="no ranking head; give one model with both heads"):
+        Pipeline(retrieves, index=world.index, **parts)
+    with pytest.raises(InvalidInput, match="no retrieval head"):
+        Pipeline(ranks, index=world.index, **parts)
+    with pytest.raises(InvalidInput, match="no ranking head"):
+        world.pipeline(ranking_bundle=retrieves)
 
 
 def test_no_requests_get_no_answers(pipeline):

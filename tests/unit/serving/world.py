@@ -87,6 +87,7 @@ class World:
         *,
         store: object = None,
         model: object = None,
+        ranking_bundle: Bundle | None = None,
         recipe: ServingRecipe | None = None,
         signals_timeout_s: float | None = None,
     ) -> Pipeline:
@@ -95,6 +96,7 @@ class World:
             store=store or self.memory,
             item_tables=self.item_tables,
             index=self.index,
+            ranking_bundle=ranking_bundle,
             recipe=recipe,
             signals_timeout_s=signals_timeout_s,
         )
@@ -160,11 +162,11 @@ def make_ledger() -> SalesLedger:
     return ledger
 
 
-def make_bundle(folder: Path, catalogue: Catalogue) -> str:
-    torch.manual_seed(0)
+def make_bundle(folder: Path, catalogue: Catalogue, *, seed: int = 0, **model: object) -> str:
+    torch.manual_seed(seed)
     recipe = BundleRecipe(
         context=ContextRecipe(),
-        model=OnePieceRecipe(width=16, id_width=8, side_width=4, group_size=6),
+        model=OnePieceRecipe(width=16, id_width=8, side_width=4, group_size=6, **model),
     )
     vocabulary = build_vocabulary(
         catalogue, query_ids=CATEGORIES, order_counts=dict.fromkeys(MILK, 1)
