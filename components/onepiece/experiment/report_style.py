@@ -41,7 +41,7 @@ section { background: var(--card); border: 1px solid var(--rule); border-radius:
 .good { color: var(--good); } .bad { color: var(--bad); }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: 0.9rem; margin: 8px 0; }
-th, td { padding: 6px 9px; text-align: right; border-bottom: 1px solid var(--rule);
+th, td { padding: 6px; text-align: right; border-bottom: 1px solid var(--rule);
   vertical-align: top; white-space: nowrap; }
 th { font-weight: 600; color: var(--soft); vertical-align: bottom; }
 th:first-child, td:first-child, th.left, td.left { text-align: left; }
