@@ -5,7 +5,7 @@ online values, and both become rows by the same code (`view_rows.py`).
 """
 
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +57,7 @@ def backfill(
     profiles: Mapping[str, UserProfile] | None = None,
     user_ids: Collection[str] | None = None,
     item_tables: Iterable[ItemTable] = (),
+    on_progress: Callable[[int], None] = lambda num_records: None,
 ) -> BackfillResult:
     """Writes one parquet file a view, as needed to answer requests in [from_ms, to_ms].
 
@@ -75,15 +76,25 @@ def backfill(
         profiles: User id -> profile.
         user_ids: Users whose histories are needed; None for all. Anchors count everybody.
         item_tables: Daily tables, for the items' view; models read the tables themselves.
+        on_progress: Called now and then with the number of records of the log read so far.
 
     Raises:
         OutputExists: `out` holds something already.
         StorageFull: No room; nothing is left behind.
     """
+    num_read = 0
+
+    def count(num_records: int) -> None:
+        nonlocal num_read
+        num_read += num_records
+        on_progress(num_read)
+
     with new_folder(out) as partial, _ViewWriter(partial) as writer:
         anchors = AnchorLedger(anchor_recipe)
         for partition in range(event_log.num_partitions):
-            records = _records(event_log, partition, anchors, to_ms=to_ms, user_ids=user_ids)
+            records = _records(
+                event_log, partition, anchors, to_ms=to_ms, user_ids=user_ids, on_read=count
+            )
             updates = replay_histories(records, catalogue.category_of, recipe=history_recipe)
             _write_histories(writer, updates, from_ms=from_ms)
         for day_start_ms in range(from_ms - from_ms % DAY_MS, to_ms + 1, DAY_MS):
@@ -154,12 +165,14 @@ def _records(
     *,
     to_ms: int,
     user_ids: Collection[str] | None,
+    on_read: Callable[[int], None],
 ) -> Iterator[Record]:
     """Reads a partition once, for the anchors (all users) and for the histories (those asked)."""
     wanted = None if user_ids is None else frozenset(user_ids)
     offset = 0
     while records := event_log.read(partition, offset, max_records=MAX_RECORDS):
         offset = records[-1].position.offset + 1
+        on_read(len(records))
         past = [record for record in records if record.event.received_at_ms < to_ms]
         anchors.append([record.event for record in past])
         yield from (r for r in past if wanted is None or r.event.user_id in wanted)

@@ -227,8 +227,9 @@ class Demo:
 
     def _backfill(self, shop: DemoShop, log: SqliteEventLog, store: FeastStore) -> None:
         """Computes the features of the training weeks as they were."""
-        with self._progress.step("features as they were", unit="rows") as bar:
-            result = backfill(
+        total = sum(log.end_offsets())
+        with self._progress.step("features as they were", unit="events", total=total) as bar:
+            backfill(
                 log,
                 shop.data.catalogue,
                 history_recipe=HistoryRecipe(),
@@ -238,8 +239,8 @@ class Demo:
                 out=store.offline_folder,
                 profiles=shop.profiles,
                 user_ids=shop.household_ids,
+                on_progress=bar.to,
             )
-            bar.to(sum(result.num_rows.values()))
 
     def _train(
         self, shop: DemoShop, log: SqliteEventLog, store: FeastStore, recipe: str, *, out: str
@@ -249,6 +250,11 @@ class Demo:
         examples = self._path / f"{out}_examples"
         until_ms = shop.live_start_ms
         with self._progress.step("training examples", unit="examples") as bar:
+
+            def show(done: int, total: int) -> None:
+                bar.grow(total)
+                bar.to(done)
+
             num_examples = build_examples(
                 log,
                 store,
@@ -257,6 +263,7 @@ class Demo:
                 read_recipe(path, TrainingRecipe),
                 examples,
                 until_ms=until_ms,
+                on_progress=show,
             )
             bar.to(num_examples)
         with self._progress.step("training (Ray Train)", unit="steps") as bar:

@@ -5,7 +5,7 @@ day, tokens from `build_context`: the three that serving uses.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,11 +64,22 @@ def build_examples(
     out: Path,
     *,
     until_ms: int | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> int:
     """Builds examples from everything logged before `until_ms` and writes them to a new folder.
 
     Draws depend on the recipe's seed and the request's id only, so the same log gives the same
     examples. Requests before the first item table are left out.
+
+    Args:
+        log: What was asked, and what came of it.
+        offline_store: Signals as they were.
+        item_tables: Candidates as they were.
+        vocabulary: Rows; from the same log.
+        recipe: Which requests become examples.
+        out: Folder, new.
+        until_ms: Only events received before it count; all if None.
+        on_progress: Called now and then with the examples done, and those to do.
 
     Returns:
         Number of examples.
@@ -80,7 +91,7 @@ def build_examples(
         NotFound: There is no item table.
     """
     spine = build_spine(read_events(log, until_ms=until_ms))
-    examples = _examples(spine, offline_store, item_tables, vocabulary, recipe)
+    examples = _examples(spine, offline_store, item_tables, vocabulary, recipe, on_progress)
     return write_examples(out, examples, vocabulary=vocabulary, context=recipe.context)
 
 
@@ -90,10 +101,12 @@ def _examples(
     item_tables: ItemTables,
     vocabulary: Vocabulary,
     recipe: TrainingRecipe,
+    on_progress: Callable[[int, int], None],
 ) -> Iterator[Example]:
     drafts = _drafts(spine, item_tables, recipe)
     user_codes: dict[str, int] = {}
     for start in range(0, len(drafts), _CHUNK):
+        on_progress(start, len(drafts))
         asked = _with_tables(drafts[start : start + _CHUNK], item_tables)
         signals = offline_store.read_as_of([one.key for one in asked])
         for one, known in zip(asked, signals, strict=True):

@@ -134,3 +134,12 @@ def test_a_run_that_fails_leaves_nothing_behind(shop, tmp_path):
         run(shop, BrokenLog(), tmp_path / "offline")
 
     assert list(tmp_path.iterdir()) == []
+
+
+def test_progress_ends_at_all_records_of_the_log(shop, log, tmp_path):
+    told = []
+
+    run(shop, log, tmp_path / "offline", on_progress=told.append)
+
+    assert told == sorted(told)
+    assert told[-1] == sum(log.end_offsets()) == 5

@@ -203,3 +203,15 @@ def test_a_batch_without_tokens_can_be_made(world, recipe: TrainingRecipe, tmp_p
     examples = _build(empty, recipe, tmp_path / "examples")
 
     assert examples.batch(np.arange(4)).context.kinds.shape == (4, 0)
+
+
+def test_progress_says_how_many_examples_there_will_be(
+    world, recipe: TrainingRecipe, tmp_path: Path
+) -> None:
+    told: list[tuple[int, int]] = []
+
+    num_examples = world.build(
+        recipe, tmp_path / "examples", on_progress=lambda done, total: told.append((done, total))
+    )
+
+    assert told == [(0, num_examples)]
