@@ -15,6 +15,12 @@ import pytest
 from onepiece.bundle import load_bundle
 from onepiece.experiment.report import ExperimentReport, read_json
 
+FEW = """
+replay: {num_households: 20, num_logging_weeks: 1, num_live_weeks: 1}
+num_receipt_weeks: 1
+training: complete_journey_quick
+"""
+"""A profile that is at the training soon."""
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 
@@ -24,12 +30,11 @@ def free_port() -> int:
         return int(door.getsockname()[1])
 
 
-def demo(out: Path, repository: Path, *options: str) -> list[str]:
+def demo(out: Path, repository: Path, profile: str = "quick") -> list[str]:
     return [
-        *(sys.executable, "-m", "onepiece.cli", "demo", "--profile", "quick"),
+        *(sys.executable, "-m", "onepiece.cli", "demo", "--profile", profile),
         *("--out", str(out), "--root", str(repository)),
         *("--http-port", str(free_port()), "--grpc-port", str(free_port())),
-        *options,
     ]
 
 
@@ -68,7 +73,8 @@ def test_the_quick_demo_ends_with_a_result_and_whole_artefacts(tmp_path, reposit
     assert report.provenance.bundle_version == bundle.version
     assert {split.name for split in report.analysis.splits} == {"retrieval", "prerank", "pure"}
     assert report.truth is not None
-    assert len(report.truth.cells) == 9
+    # Every cell of the experiment, and OnePiece on yesterday's histories.
+    assert [bool(cell.note) for cell in report.truth.cells] == [False] * 9 + [True]
     assert json.loads((run / "recipe.json").read_text())["replay"]["num_households"] == 100
     # What was answered over REST and gRPC by other processes is what the replay answers.
     assert re.search(r"equal to the cent for (\d+) of \1 households", ran.stdout), ran.stdout
@@ -82,9 +88,14 @@ def test_the_quick_demo_ends_with_a_result_and_whole_artefacts(tmp_path, reposit
     assert again == first
 
 
-def test_a_demo_killed_half_way_leaves_nothing(tmp_path, repository):
+def test_a_demo_killed_half_way_leaves_nothing(tmp_path, tmp_path_factory, repository):
+    few = tmp_path_factory.mktemp("profile") / "few.yaml"
+    few.write_text(FEW)
     run = subprocess.Popen(
-        demo(tmp_path, repository), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        demo(tmp_path, repository, str(few)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     with run:
         assert run.stderr is not None
