@@ -21,8 +21,9 @@ from onepiece.context.recipe import ContextRecipe
 from onepiece.context.vocabulary import Vocabulary
 from onepiece.errors import BundleCorrupt, InvalidInput, NotFound
 from onepiece.features.schema import FEATURE_SERVICE, feature_schema_digest
-from onepiece.models.onepiece import OnePiece
+from onepiece.models.protocols import Model
 from onepiece.models.recipe import OnePieceRecipe
+from onepiece.models.registry import ModelRecipe, build_model
 from onepiece.output import new_folder, write_durably
 
 MANIFEST = "manifest.json"
@@ -38,7 +39,7 @@ class BundleRecipe(BaseModel):
     context: ContextRecipe = Field(
         default_factory=ContextRecipe, description="What the context holds."
     )
-    model: OnePieceRecipe = Field(
+    model: ModelRecipe = Field(
         default_factory=OnePieceRecipe, description="What the model is made of."
     )
 
@@ -69,7 +70,7 @@ class Bundle:
     """SHA-256 over everything in it."""
     recipe: BundleRecipe
     vocabulary: Vocabulary
-    model: OnePiece
+    model: Model
     """In evaluation mode, on the CPU."""
     feature_service: str
     feature_schema_digest: str
@@ -80,7 +81,7 @@ class Bundle:
 def save_bundle(
     folder: Path,
     *,
-    model: OnePiece,
+    model: Model,
     recipe: BundleRecipe,
     vocabulary: Vocabulary,
     metrics: Mapping[str, float],
@@ -131,7 +132,7 @@ def load_bundle(folder: Path) -> Bundle:
     try:
         recipe = BundleRecipe.model_validate_json(payloads[_RECIPE])
         vocabulary = Vocabulary.from_json(payloads[_VOCABULARY].decode())
-        model = OnePiece(recipe.model, context=recipe.context, vocabulary=vocabulary)
+        model = build_model(recipe.model, context=recipe.context, vocabulary=vocabulary)
         model.load_state_dict(load_tensors(payloads[_WEIGHTS]))
     except (ValidationError, InvalidInput, SafetensorError, RuntimeError) as error:
         raise BundleCorrupt(

@@ -14,6 +14,7 @@ from onepiece.context.vocabulary import FIRST_ROW, Vocabulary
 from onepiece.models.attention import match
 from onepiece.models.backbone import Backbone, Encoded
 from onepiece.models.inputs import CandidateTensors, ContextTensors
+from onepiece.models.protocols import Model
 from onepiece.models.reasoning import reason
 from onepiece.models.recipe import OnePieceRecipe, task_blocks
 from onepiece.models.recognition import recognition_codes
@@ -38,7 +39,7 @@ class ContextEncoding:
     """Keys and values of each layer, and the outputs of the two descriptors."""
 
 
-class OnePiece(nn.Module):
+class OnePiece(Model):
     """Gives user and item vectors for retrieval, and scores groups of candidates for ranking.
 
     It implements `UserVectors` and `GroupScores`. Logits depend neither on the order of the
@@ -52,7 +53,7 @@ class OnePiece(nn.Module):
         self, recipe: OnePieceRecipe, *, context: ContextRecipe, vocabulary: Vocabulary
     ) -> None:
         super().__init__()
-        self.recipe = recipe
+        self.recipe: OnePieceRecipe = recipe
         self._attributes = context.match_features if recipe.has_match_bias else ()
         start_bias = tuple(START_BIAS.get(name, OTHER_START_BIAS) for name in self._attributes)
         self.tokens = Tokens(recipe, context=context, vocabulary=vocabulary)

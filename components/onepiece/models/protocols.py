@@ -7,9 +7,10 @@ the context, so a model that has both (OnePiece) encodes a request once for both
 # Shape suffixes: B = requests, K = reasoning steps or vectors a user, D = width,
 #                 N = items or candidates, A = tasks.
 
-from typing import Protocol, TypeVar
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from onepiece.models.inputs import CandidateTensors, ContextTensors
 
@@ -42,3 +43,47 @@ class GroupScores(Protocol[EncodingT]):
     def score_candidates(self, encoding: EncodingT, candidates: CandidateTensors) -> Tensor:
         """Returns (B, N, A) logits, one a candidate and task; those of padding mean nothing."""
         ...
+
+
+class HeadsRecipe(Protocol):
+    """What everybody may ask of a model's recipe."""
+
+    @property
+    def retrieval_tasks(self) -> Sequence[str]:
+        """Tasks of the user vectors, in order; empty for none."""
+        ...
+
+    @property
+    def ranking_tasks(self) -> Sequence[str]:
+        """Tasks of the group scores, in order; empty for none."""
+        ...
+
+    @property
+    def group_size(self) -> int:
+        """Most candidates that are scored together."""
+        ...
+
+
+class Model(nn.Module):
+    """A module that implements the protocols of which its recipe has tasks.
+
+    What `encode_context` returns is the model's own business; the same model takes it back.
+    """
+
+    recipe: HeadsRecipe
+
+    def encode_context(self, context: ContextTensors) -> Any:
+        """See `UserVectors.encode_context`."""
+        raise NotImplementedError
+
+    def user_vectors(self, encoding: Any) -> Tensor:
+        """See `UserVectors.user_vectors`."""
+        raise NotImplementedError
+
+    def item_vectors(self, item_rows_N: Tensor) -> Tensor:
+        """See `UserVectors.item_vectors`."""
+        raise NotImplementedError
+
+    def score_candidates(self, encoding: Any, candidates: CandidateTensors) -> Tensor:
+        """See `GroupScores.score_candidates`."""
+        raise NotImplementedError

@@ -16,6 +16,7 @@ class OnePieceRecipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    kind: Literal["onepiece"] = Field("onepiece", description="Which model this is.")
     width: int = Field(32, ge=4, le=4_096, description="Width of a token, in floats.")
     num_layers: int = Field(1, ge=1, le=64, description="Layers of the backbone.")
     num_heads: int = Field(2, ge=1, le=64, description="Attention heads; must divide width.")

@@ -5,6 +5,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,6 @@ from onepiece.context.batching import ContextBatch, collate
 from onepiece.context.builder import Context, build_context
 from onepiece.context.request import ContextRequest
 from onepiece.models.inputs import candidate_tensors, context_tensors
-from onepiece.models.onepiece import ContextEncoding
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,8 @@ class EncodedRequests:
 
     contexts: tuple[Context, ...]
     batch: ContextBatch
-    encoding: ContextEncoding
+    encoding: Any
+    """What the model made of them; only the model reads it."""
 
     def digests(self) -> list[str]:
         """Digest of each request's context."""

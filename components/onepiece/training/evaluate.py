@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from onepiece.models.inputs import candidate_tensors, context_tensors
-from onepiece.models.onepiece import OnePiece
+from onepiece.models.protocols import Model
 from onepiece.training.metrics import (
     area_under_curve,
     grouped_area_under_curve,
@@ -37,7 +37,7 @@ class _Page:
     """Inner products of retrieval; empty without a retrieval head."""
 
 
-def evaluate(model: OnePiece, examples: Examples, *, batch_size: int = 32) -> dict[str, float]:
+def evaluate(model: Model, examples: Examples, *, batch_size: int = 32) -> dict[str, float]:
     """Computes every metric that the validation pages allow; one without a case is left out.
 
     - `auc_<task>`, `gauc_<task>`: among items seen, over all pages and by user.
@@ -62,7 +62,7 @@ def evaluate(model: OnePiece, examples: Examples, *, batch_size: int = 32) -> di
     return {name: value for name, value in metrics.items() if not np.isnan(value)}
 
 
-def _scored(model: OnePiece, examples: Examples, *, batch_size: int) -> list[_Page]:
+def _scored(model: Model, examples: Examples, *, batch_size: int) -> list[_Page]:
     rows = examples.rows(is_validation=True)
     # Pages of like length together: less padding, and no score depends on it.
     rows = rows[np.argsort(examples.sizes(rows), kind="stable")]
@@ -73,7 +73,7 @@ def _scored(model: OnePiece, examples: Examples, *, batch_size: int) -> list[_Pa
     return pages
 
 
-def _scored_batch(model: OnePiece, batch: ExampleBatch) -> list[_Page]:
+def _scored_batch(model: Model, batch: ExampleBatch) -> list[_Page]:
     encoding = model.encode_context(context_tensors(batch.context))
     rows_BN = batch.context.candidate_rows
     logits_BNK = np.zeros((*rows_BN.shape, 0))

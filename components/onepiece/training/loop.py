@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from onepiece.errors import TrainingDiverged
-from onepiece.models.onepiece import OnePiece
+from onepiece.models.protocols import Model
+from onepiece.models.registry import build_model
 from onepiece.training.checkpoint import (
     Place,
     load_checkpoint,
@@ -59,7 +60,7 @@ class Progress:
 class Trained:
     """The outcome of a training."""
 
-    model: OnePiece
+    model: Model
     losses: tuple[float, ...]
     """Loss of each step."""
     resumed_at: int
@@ -117,11 +118,11 @@ def train(
     return Trained(model.eval(), tuple(losses), resumed_at)
 
 
-def new_model(examples: Examples, recipe: TrainingRecipe) -> OnePiece:
+def new_model(examples: Examples, recipe: TrainingRecipe) -> Model:
     """Makes an untrained model; its weights are a function of the recipe's seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        return OnePiece(recipe.model, context=recipe.context, vocabulary=examples.vocabulary)
+        return build_model(recipe.model, context=recipe.context, vocabulary=examples.vocabulary)
 
 
 def run_digest(examples: Examples, recipe: TrainingRecipe) -> str:
@@ -146,7 +147,7 @@ def learning_rate_factor(recipe: OptimiserRecipe, *, step: int, num_steps: int) 
 
 
 def _step(
-    model: OnePiece,
+    model: Model,
     optimiser: torch.optim.Optimizer,
     examples: Examples,
     rows: NDArray[np.int64],
@@ -159,7 +160,11 @@ def _step(
     optimiser.zero_grad(set_to_none=False)
     value = 0.0
     if len(rows):
-        loss = objective(model, examples.batch(rows), recipe.losses)
+        with torch.random.fork_rng(devices=[]):
+            # Dropout draws anew in each step, and the same again when a step is repeated.
+            seeds = np.random.SeedSequence([recipe.seed, step, share.rank])
+            torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0] >> 1))
+            loss = objective(model, examples.batch(rows), recipe.losses)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise TrainingDiverged(
@@ -216,7 +221,7 @@ def _sorted_in_windows(
     return sorted_order
 
 
-def _optimiser(model: OnePiece, recipe: OptimiserRecipe) -> torch.optim.AdamW:
+def _optimiser(model: Model, recipe: OptimiserRecipe) -> torch.optim.AdamW:
     """Gives the match bias its own learning rate and no weight decay."""
     biases: list[nn.Parameter] = []
     others: list[nn.Parameter] = []

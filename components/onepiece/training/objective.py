@@ -2,11 +2,13 @@
 
 # Shape suffixes: B = requests, N = candidates, K = tasks, D = width.
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from onepiece.models.inputs import candidate_tensors, context_tensors
-from onepiece.models.onepiece import ContextEncoding, OnePiece
+from onepiece.models.protocols import Model
 from onepiece.training.losses import (
     binary_cross_entropy,
     item_to_user,
@@ -18,7 +20,7 @@ from onepiece.training.recipe import LossRecipe
 from onepiece.training.spine import TASK_STAGE, Stage
 
 
-def objective(model: OnePiece, batch: ExampleBatch, recipe: LossRecipe) -> Tensor:
+def objective(model: Model, batch: ExampleBatch, recipe: LossRecipe) -> Tensor:
     """Computes the loss of one batch; a scalar.
 
     A candidate is a positive of a task if it came at least as far as the task's stage; all
@@ -40,8 +42,8 @@ def objective(model: OnePiece, batch: ExampleBatch, recipe: LossRecipe) -> Tenso
 
 
 def _ranking(
-    model: OnePiece,
-    encoding: ContextEncoding,
+    model: Model,
+    encoding: Any,
     batch: ExampleBatch,
     stages_BN: Tensor,
     mask_BN: Tensor,
@@ -64,8 +66,8 @@ def _ranking(
 
 
 def _retrieval(
-    model: OnePiece,
-    encoding: ContextEncoding,
+    model: Model,
+    encoding: Any,
     batch: ExampleBatch,
     stages_BN: Tensor,
     mask_BN: Tensor,

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from onepiece.context.recipe import ContextRecipe
 from onepiece.models.recipe import OnePieceRecipe
+from onepiece.models.registry import ModelRecipe
 
 
 class ExampleRecipe(BaseModel):
@@ -106,7 +107,7 @@ class TrainingRecipe(BaseModel):
     context: ContextRecipe = Field(
         default_factory=ContextRecipe, description="What the context holds."
     )
-    model: OnePieceRecipe = Field(
+    model: ModelRecipe = Field(
         default_factory=OnePieceRecipe, description="What the model is made of."
     )
     examples: ExampleRecipe = Field(
