@@ -142,17 +142,20 @@ def test_an_excluded_target_is_refused() -> None:
 def test_a_catalogue_too_large_for_one_part_is_ranked_alike() -> None:
     generator = np.random.default_rng(0)
     scores_BV = generator.integers(0, 1_000, size=(3, 900_000)).astype(np.float32)
+    excluded_BV = generator.integers(0, 2, size=scores_BV.shape).astype(bool)
     rows_P, items_P = np.array([2, 0, 2, 1, 1]), np.array([5, 899_999, 0, 77, 450_000])
+    excluded_BV[rows_P, items_P] = False
     assert scores_BV.size > CELLS_AT_ONCE
+    allowed_BV = np.where(excluded_BV, -1.0, scores_BV)
     expected = []
     for row, item in zip(rows_P, items_P, strict=True):
-        expected += worst_ranks(scores_BV[row], np.arange(900_000) == item).tolist()
+        expected += worst_ranks(allowed_BV[row], np.arange(900_000) == item).tolist()
 
-    ranks_P = target_ranks(scores_BV, rows_P, items_P=items_P)
-    lists_BK = top_items(scores_BV, cutoff=4)
+    ranks_P = target_ranks(scores_BV, rows_P, items_P=items_P, excluded_BV=excluded_BV)
+    lists_BK = top_items(scores_BV, cutoff=4, excluded_BV=excluded_BV)
 
     assert ranks_P.tolist() == expected
-    assert lists_BK.tolist() == np.argsort(-scores_BV, kind="stable")[:, :4].tolist()
+    assert lists_BK.tolist() == np.argsort(-allowed_BV, kind="stable")[:, :4].tolist()
 
 
 def test_scores_in_single_precision_are_compared_as_they_are() -> None:
