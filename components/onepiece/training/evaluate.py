@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from onepiece.models.inputs import candidate_tensors, context_tensors
 from onepiece.models.protocols import Model
+from onepiece.training.calibration import equal_mass_error
 from onepiece.training.metrics import (
     area_under_curve,
+    discounted_gains,
     grouped_area_under_curve,
     reciprocal_ranks,
     worst_ranks,
@@ -41,8 +43,11 @@ def evaluate(model: Model, examples: Examples, *, batch_size: int = 32) -> dict[
     """Computes every metric that the validation pages allow; one without a case is left out.
 
     - `auc_<task>`, `gauc_<task>`: among items seen, over all pages and by user.
+    - `ece_<task>`: calibration error among all candidates, whom the loss counts as well, in bins
+      of equal mass. Without binary cross-entropy in the loss, logits are no probabilities.
     - `mrr_order_seen`, `mrr_order_shelf`: of ordered items among those seen, and among the whole
       shelf, 0 beyond rank 20.
+    - `ndcg_order_shelf`: of the pages with an order, down to rank 20 of the whole shelf.
     - `recall_order_<k>`: share of ordered items among the k of the shelf that retrieval puts
       first.
 
@@ -55,8 +60,11 @@ def evaluate(model: Model, examples: Examples, *, batch_size: int = 32) -> dict[
     metrics: dict[str, float] = {"num_validation_pages": float(len(pages))}
     for task, name in enumerate(model.recipe.ranking_tasks):
         metrics |= _areas(pages, task=task, name=name)
+        metrics[f"ece_{name}"] = _calibration_error(pages, task=task, name=name)
     if "order" in model.recipe.ranking_tasks:
-        metrics |= _reciprocal_ranks(pages, task=model.recipe.ranking_tasks.index("order"))
+        task = model.recipe.ranking_tasks.index("order")
+        metrics |= _reciprocal_ranks(pages, task=task)
+        metrics["ndcg_order_shelf"] = _discounted_gain(pages, task=task)
     if model.recipe.retrieval_tasks:
         metrics |= _recalls(pages)
     return {name: value for name, value in metrics.items() if not np.isnan(value)}
@@ -129,6 +137,23 @@ def _reciprocal_ranks(pages: list[_Page], *, task: int) -> dict[str, float]:
         seen.append(among_seen)
         shelf.append(reciprocal_ranks(scores_N, is_ordered_N, cutoff=MRR_CUTOFF))
     return {"mrr_order_seen": _mean(seen), "mrr_order_shelf": _mean(shelf)}
+
+
+def _calibration_error(pages: list[_Page], *, task: int, name: str) -> float:
+    logits_N = np.concatenate([np.zeros(0), *(page.logits_NK[:, task] for page in pages)])
+    stages_N = np.concatenate([np.zeros(0), *(page.stages_N for page in pages)])
+    # The logistic function; this form cannot overflow.
+    probabilities_N = np.exp(-np.logaddexp(0.0, -logits_N))
+    return equal_mass_error(probabilities_N, stages_N >= TASK_STAGE[name])
+
+
+def _discounted_gain(pages: list[_Page], *, task: int) -> float:
+    gains = [np.zeros(0)]
+    for page in pages:
+        ranks_P = worst_ranks(page.logits_NK[:, task], page.stages_N == Stage.ORDERED)
+        same_page_P = np.zeros(len(ranks_P), dtype=np.int64)
+        gains.append(discounted_gains(ranks_P, same_page_P, cutoff=MRR_CUTOFF))
+    return _mean(gains)
 
 
 def _recalls(pages: list[_Page]) -> dict[str, float]:

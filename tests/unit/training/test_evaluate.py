@@ -5,6 +5,7 @@ from onepiece.training.evaluate import evaluate
 from onepiece.training.loop import new_model, train
 from onepiece.training.packed import Examples
 from onepiece.training.recipe import TrainingRecipe
+from onepiece.training.spine import Stage
 
 
 @pytest.fixture(scope="module")
@@ -19,9 +20,16 @@ def test_a_trained_model_beats_an_untrained_one(
 
     metrics = evaluate(trained, examples)
 
-    for name in ("auc_order", "mrr_order_seen", "mrr_order_shelf", "recall_order_10"):
+    for name in (
+        "auc_order",
+        "mrr_order_seen",
+        "mrr_order_shelf",
+        "ndcg_order_shelf",
+        "recall_order_10",
+    ):
         assert metrics[name] > untrained[name], name
     assert metrics["auc_order"] > 0.9
+    assert metrics["ece_order"] < untrained["ece_order"]
 
 
 def test_metrics_do_not_depend_on_the_batch_size(trained, examples: Examples) -> None:
@@ -40,6 +48,10 @@ def test_a_constant_model_gets_half_an_area_and_the_worst_rank(
     metrics = evaluate(model, examples)
 
     assert metrics["auc_order"] == 0.5
+    # Zero logits say one half of each candidate, seen or not.
+    stages_BN = examples.batch(examples.rows(is_validation=True)).stages
+    assert metrics["ece_order"] == pytest.approx(1 / 2 - (stages_BN == Stage.ORDERED).mean())
+    assert metrics["ndcg_order_shelf"] == pytest.approx(1 / np.log2(13))
     # 5 items are seen on a page and 12 are on the shelf.
     assert metrics["mrr_order_seen"] == pytest.approx(1 / 5)
     assert metrics["mrr_order_shelf"] == pytest.approx(1 / 12)
