@@ -1,5 +1,7 @@
-"""A tiny shop in the format of Complete Journey, written as its parquet files."""
+"""A tiny shop in the format of Complete Journey, and the small data sets of `fixtures`."""
 
+import os
+import shutil
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -9,6 +11,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
+from onepiece.datasets.adapters import ADAPTERS
+from onepiece.datasets.catalogue_file import read_catalogue
+from onepiece.datasets.event_files import read_imported_events, write_event_data
 
 Rows = list[dict[str, Any]]
 
@@ -85,3 +91,56 @@ def write_shop_files(tmp_path: Path) -> Callable[..., Path]:
         return tmp_path
 
     return write
+
+
+FIXTURES = Path(__file__).parent / "fixtures"
+
+
+@pytest.fixture
+def source_of(tmp_path: Path) -> Callable[[str], Path]:
+    """Copies the small data set of one name, so that a test can change its files."""
+
+    def copy(name: str) -> Path:
+        return Path(shutil.copytree(FIXTURES / name, tmp_path / "source" / name))
+
+    return copy
+
+
+@pytest.fixture
+def imported(tmp_path: Path) -> Callable[..., SimpleNamespace]:
+    """Imports a folder with the adapter of one name, and reads back what was written."""
+
+    def run(name: str, source: Path) -> SimpleNamespace:
+        out = tmp_path / "out" / str(len(list(tmp_path.glob("out/*"))))
+        counts = write_event_data(ADAPTERS[name](source), out)
+        events = list(read_imported_events(out))
+        catalogue = read_catalogue(out / "catalogue.parquet")
+        return SimpleNamespace(out=out, counts=counts, events=events, catalogue=catalogue)
+
+    return run
+
+
+@pytest.fixture
+def edit() -> Callable[..., None]:
+    """Replaces a part of a text file that is there exactly once."""
+
+    def replace(path: Path, old: str, new: str) -> None:
+        text = path.read_text()
+        assert text.count(old) == 1, f"{old!r} is there {text.count(old)} times"
+        path.write_text(text.replace(old, new))
+
+    return replace
+
+
+@pytest.fixture
+def shared_dataset(repository: Path) -> Callable[[str], Path]:
+    """Gives the folder of a real data set; without it the test is skipped aloud."""
+
+    def find(name: str) -> Path:
+        roots = [repository / "datasets", *(p / "shared" / "datasets" for p in repository.parents)]
+        for root in [Path(os.environ.get("ONEPIECE_DATASETS", roots[0])), *roots]:
+            if (root / name).is_dir():
+                return root / name
+        pytest.skip(f"the data set {name} is not here; name its parent folder ONEPIECE_DATASETS")
+
+    return find
