@@ -21,6 +21,7 @@ time, and a purchase of an item without one is left out.
 Source: the description of the CIKM Cup 2016, track 2, "Personalized E-Commerce Search Challenge".
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -34,7 +35,6 @@ from onepiece.datasets.event_data import (
     Items,
     checked,
     interaction,
-    is_price,
     label,
     order,
 )
@@ -93,7 +93,7 @@ def _products(folder: Path) -> tuple[Items, dict[str, float]]:
         if words:
             items.titles[item_id] = words.replace(",", " ")
         exponent = number(price_log2, where, "pricelog2")
-        if exponent <= _MAX_PRICE_LOG2 and is_price(2.0**exponent):
+        if math.isfinite(exponent) and exponent <= _MAX_PRICE_LOG2:
             prices[item_id] = 2.0**exponent
     return items, prices
 

@@ -2,8 +2,11 @@
 
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +18,8 @@ import pytest
 from onepiece.datasets.adapters import ADAPTERS
 from onepiece.datasets.catalogue_file import read_catalogue
 from onepiece.datasets.event_files import read_imported_events, write_event_data
+from onepiece.events.catalogue import Catalogue
+from onepiece.events.schema import Event
 
 Rows = list[dict[str, Any]]
 
@@ -93,6 +98,24 @@ def write_shop_files(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
+@dataclass(frozen=True)
+class Imported:
+    """What an import wrote, read back when it is asked for."""
+
+    out: Path
+    counts: Counter[str]
+
+    @cached_property
+    def events(self) -> list[Event]:
+        """All events, in the order of the files."""
+        return list(read_imported_events(self.out))
+
+    @cached_property
+    def catalogue(self) -> Catalogue:
+        """The catalogue."""
+        return read_catalogue(self.out / "catalogue.parquet")
+
+
 FIXTURES = Path(__file__).parent / "fixtures"
 
 
@@ -107,15 +130,12 @@ def source_of(tmp_path: Path) -> Callable[[str], Path]:
 
 
 @pytest.fixture
-def imported(tmp_path: Path) -> Callable[..., SimpleNamespace]:
+def imported(tmp_path: Path) -> Callable[..., Imported]:
     """Imports a folder with the adapter of one name, and reads back what was written."""
 
-    def run(name: str, source: Path) -> SimpleNamespace:
+    def run(name: str, source: Path) -> Imported:
         out = tmp_path / "out" / str(len(list(tmp_path.glob("out/*"))))
-        counts = write_event_data(ADAPTERS[name](source), out)
-        events = list(read_imported_events(out))
-        catalogue = read_catalogue(out / "catalogue.parquet")
-        return SimpleNamespace(out=out, counts=counts, events=events, catalogue=catalogue)
+        return Imported(out=out, counts=write_event_data(ADAPTERS[name](source), out))
 
     return run
 
