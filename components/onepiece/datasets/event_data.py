@@ -13,6 +13,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -166,28 +167,21 @@ def order(
     user_id: str,
     at_ms: int,
     lines: Iterable[tuple[str, float]],
-    currency: str = NO_CURRENCY,
-    request_id: str | None = None,
-    query_id: str | None = None,
+    answer: Mapping[str, str | None] = MappingProxyType({}),
 ) -> Order:
-    """Makes an order of one unit of each item, in `ALL_STORES`.
+    """Makes an order of one unit of each item, in `ALL_STORES` and `NO_CURRENCY`.
 
     Args:
         where: File and row it was read from, for the message.
         order_id: Unique per order; the event id follows from it.
         user_id: Who ordered.
         at_ms: When.
-        lines: Item and price of each line; an item named twice is kept once, as named first.
-        currency: ISO 4217 code.
-        request_id: The answer that every line follows from; None if it came from elsewhere.
-        query_id: The query of that answer.
+        lines: Item and price of each line; an item named twice is kept once, as named last.
+        answer: `request_id` and `query_id` of the answer that every line follows from, if any.
 
     Raises:
         InvalidDataset: The event schema refuses it.
     """
-    prices: dict[str, float] = {}
-    for item_id, price in lines:
-        prices.setdefault(item_id, price)
     return checked(
         Order,
         where,
@@ -196,16 +190,10 @@ def order(
         at_ms=at_ms,
         order_id=order_id,
         store_id=ALL_STORES,
-        currency=currency,
+        currency=NO_CURRENCY,
         lines=tuple(
-            {
-                "item_id": item_id,
-                "quantity": 1,
-                "unit_price": price,
-                "request_id": request_id,
-                "query_id": query_id,
-            }
-            for item_id, price in prices.items()
+            {"item_id": item_id, "quantity": 1, "unit_price": price, **answer}
+            for item_id, price in dict(lines).items()
         ),
     )
 

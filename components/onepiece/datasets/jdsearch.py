@@ -181,8 +181,7 @@ def _event(
             user_id=user_id,
             at_ms=at_ms,
             lines=[(item_id, NO_PRICE)],
-            request_id=answer.get("request_id"),
-            query_id=answer.get("query_id"),
+            answer=answer,
         )
     kind: type[Click] | type[Cart] = Click if action is Action.CLICK else Cart
     event_id = f"{kind.__name__.lower()}-{name}"

@@ -84,6 +84,18 @@ _COLUMNS = (
 )
 
 
+_REASONS = (
+    "num_sessions",
+    "num_rows",
+    "num_duplicate_rows",
+    "num_rows_after_last_clickout",
+    "num_rows_without_item",
+    "num_clickouts_without_list",
+    "num_clickouts_not_in_list",
+    "num_lists_with_bad_prices",
+)
+
+
 def read_trivago(source: Path) -> EventData:
     """Reads the challenge's training file from its folder or its path.
 
@@ -113,18 +125,6 @@ def _events(path: Path, items: Items, counts: Counter[str]) -> Iterator[Event | 
         for place, row in enumerate(kept):
             yield from _events_of(row, f"{session_id}-{place:05}", items, counts)
     counts["num_sessions"] = len(seen)
-
-
-_REASONS = (
-    "num_sessions",
-    "num_rows",
-    "num_duplicate_rows",
-    "num_rows_after_last_clickout",
-    "num_rows_without_item",
-    "num_clickouts_without_list",
-    "num_clickouts_not_in_list",
-    "num_lists_with_bad_prices",
-)
 
 
 def _row(located: tuple[str, tuple[str, ...]]) -> _Row:

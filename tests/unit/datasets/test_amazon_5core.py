@@ -33,8 +33,8 @@ def test_an_attribute_that_only_ever_comes_first_is_the_brand(source_of, importe
 
     assert catalogue.item_ids == ("1", "2", "3", "4", "5")
     assert catalogue.brand_ids == ("9", UNKNOWN, "9", UNKNOWN, UNKNOWN)
-    assert catalogue.department_ids == ("1", "1", "1", UNKNOWN, "1")
-    assert catalogue.type_ids == ("2", "3", "2", UNKNOWN, "1")
+    assert catalogue.department_ids == ("1", "1", "1", UNKNOWN, "7")
+    assert catalogue.type_ids == ("2", "3", "2", UNKNOWN, "7")
 
 
 def test_titles_are_written_where_there_are_words(source_of, imported):
