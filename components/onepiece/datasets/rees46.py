@@ -55,7 +55,7 @@ def read_rees46(source: Path) -> EventData:
         InvalidDataset: No CSV or parquet file; later, while the events are read, a bad row.
     """
     endings = ("*.parquet", *(f"*.csv{end}" for end in ("", *PACKED)))
-    paths = sorted({path for end in endings for path in source.glob(end)})
+    paths = sorted(path for end in endings for path in source.glob(end))
     if source.is_file():
         paths = [source]
     if not paths:

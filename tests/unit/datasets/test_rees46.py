@@ -68,6 +68,18 @@ def test_items_without_a_code_have_their_category_id(source_of, imported):
     assert catalogue.brand_ids == ("acme", "unknown")
 
 
+def test_of_several_accounts_of_an_item_the_first_by_file_name_counts(source_of, imported):
+    source = source_of("rees46")
+    text = (source / "2019-Nov.csv").read_text()
+    for number in (5, 3, 1, 8, 2, 7, 4, 6):
+        changed = text.replace("view,11,901,,,", f"view,11,901,,brand{number},")
+        (source / f"2018-{number}.csv").write_text(changed)
+
+    catalogue = imported("rees46", source).catalogue
+
+    assert catalogue.brand_ids[catalogue.row_of["11"]] == "brand1"
+
+
 def test_a_packed_month_is_read_alike(source_of, imported):
     source = source_of("rees46")
     plain = imported("rees46", source).events
