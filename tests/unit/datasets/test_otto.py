@@ -61,3 +61,18 @@ def test_another_type_of_event_is_refused(source_of, imported):
 
     with pytest.raises(InvalidDataset, match="'clicks', 'carts' or 'orders'"):
         imported("otto", source)
+
+
+def test_orders_of_one_instant_are_one_order_whatever_stands_between_them(source_of, imported):
+    source = source_of("otto")
+    (source / "train.jsonl").write_text(
+        '{"session": 1, "events": ['
+        '{"aid": 5, "ts": 1659305000000, "type": "orders"}, '
+        '{"aid": 7, "ts": 1659305000000, "type": "clicks"}, '
+        '{"aid": 6, "ts": 1659305000000, "type": "orders"}]}\n'
+    )
+
+    click, order = imported("otto", source).events
+
+    assert click.item_id == "7"
+    assert [line.item_id for line in order.lines] == ["5", "6"]
