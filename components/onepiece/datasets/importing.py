@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from onepiece.datasets.catalogue_file import write_catalogue
-from onepiece.datasets.receipts import CURRENCY, ShopData, receipt_event_id
+from onepiece.datasets.receipts import CURRENCY, ProfileLabels, ShopData, receipt_event_id
 from onepiece.output import new_folder
 
 
@@ -27,13 +27,20 @@ def write_shop(shop: ShopData, out: Path) -> None:
     with new_folder(out) as partial:
         pq.write_table(_orders(shop), partial / "orders.parquet")
         write_catalogue(shop.catalogue, partial / "catalogue.parquet")
-        pq.write_table(_profiles(shop), partial / "profiles.parquet")
+        pq.write_table(profiles_table(shop.profiles), partial / "profiles.parquet")
         (partial / "counts.json").write_text(json.dumps(asdict(shop.counts), indent=2) + "\n")
 
 
 def compare_counts(counts: Mapping[str, object], published: Mapping[str, int]) -> dict[str, bool]:
     """Says of each published count whether the files that were read have just as many."""
     return {name: counts.get(name) == expected for name, expected in published.items()}
+
+
+def profiles_table(profiles: Mapping[str, ProfileLabels]) -> pa.Table:
+    """Gives what is known of users as a table, one row a user, in the order given."""
+    rows = [{"user_id": user, **asdict(labels)} for user, labels in profiles.items()]
+    names = ("user_id", "age_group", "income_group", "household_size")
+    return pa.Table.from_pylist(rows, schema=pa.schema([(name, pa.string()) for name in names]))
 
 
 def _orders(shop: ShopData) -> pa.Table:
@@ -55,9 +62,3 @@ def _orders(shop: ShopData) -> pa.Table:
             "shelf_price": pa.array(receipts.shelf_prices),
         }
     )
-
-
-def _profiles(shop: ShopData) -> pa.Table:
-    rows = [{"user_id": user, **asdict(labels)} for user, labels in shop.profiles.items()]
-    names = ("user_id", "age_group", "income_group", "household_size")
-    return pa.Table.from_pylist(rows, schema=pa.schema([(name, pa.string()) for name in names]))

@@ -6,12 +6,14 @@ import pytest
 
 from onepiece.datasets.commands import add_commands
 from onepiece.errors import InvalidDataset, InvalidInput, OutputExists
+from onepiece.events.commands import add_commands as add_event_commands
+from onepiece.events.sqlite_log import SqliteEventLog
 
 
-def run(*arguments):
+def run(*arguments, dataset="complete-journey"):
     parser = argparse.ArgumentParser()
     add_commands(parser.add_subparsers())
-    args = parser.parse_args(["import", "complete-journey", *map(str, arguments)])
+    args = parser.parse_args(["import", dataset, *map(str, arguments)])
     return args.run(args)
 
 
@@ -74,3 +76,32 @@ def test_an_output_below_a_file_is_refused(write_shop_files, tmp_path):
 
     with pytest.raises(InvalidInput, match="cannot be written"):
         run("--source", write_shop_files(), "--out", tmp_path / "file" / "shop")
+
+
+def test_an_import_of_events_prints_its_counts_as_json(source_of, tmp_path, capsys):
+    code = run("--source", source_of("otto"), "--out", tmp_path / "shop", "--json", dataset="otto")
+
+    answer = json.loads(capsys.readouterr().out)
+    assert code == 0
+    assert answer["counts"] == json.loads((tmp_path / "shop" / "counts.json").read_text())
+    assert answer["is_as_published"]["num_sessions"] is False
+
+
+def test_an_import_of_events_can_be_appended_to_a_log(source_of, tmp_path, capsys):
+    run("--source", source_of("trivago"), "--out", tmp_path / "shop", dataset="trivago")
+    log = SqliteEventLog.create(tmp_path / "log", num_partitions=2)
+    log.close()
+    parser = argparse.ArgumentParser()
+    add_event_commands(parser.add_subparsers())
+    part = tmp_path / "shop" / "events" / "part-00000.jsonl"
+    args = parser.parse_args(["append", "--log", str(tmp_path / "log"), "--file", str(part)])
+
+    code = args.run(args)
+
+    assert code == 0
+    assert "appended 9 events" in capsys.readouterr().out
+
+
+def test_an_import_of_events_needs_a_source(tmp_path):
+    with pytest.raises(InvalidInput, match="--source is missing; give the folder"):
+        run("--out", tmp_path / "shop", dataset="otto")
