@@ -116,6 +116,7 @@ def _examples(
                 stages=_stages(one.draft, num_candidates=len(context.candidate_rows)),
                 seed=one.draft.seed,
                 user_code=user_codes.setdefault(one.draft.user_id, len(user_codes)),
+                as_of_ms=one.draft.as_of_ms,
                 is_validation=one.draft.is_validation,
             )
 

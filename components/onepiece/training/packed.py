@@ -4,9 +4,9 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,22 +33,30 @@ _CANDIDATE_COLUMNS = {
     "candidate_features": np.float32,
     "stages": np.int8,
 }
+_SEEN_COLUMNS = {"seen_rows": np.int32}
 _REQUEST_COLUMNS = {
     "profile_codes": np.int16,
     "query_row": np.int32,
     "situation": np.float32,
     "seeds": np.int64,
     "user_codes": np.int32,
+    "as_of_ms": np.int64,
     "is_validation": np.bool_,
 }
-_STARTS = ("token_starts", "word_starts", "candidate_starts")
+_STARTS = ("token_starts", "word_starts", "candidate_starts", "seen_starts")
 _COLUMNS = (
     *_TOKEN_COLUMNS,
     *_WORD_COLUMNS,
     *_CANDIDATE_COLUMNS,
+    *_SEEN_COLUMNS,
     *_REQUEST_COLUMNS,
     *_STARTS,
 )
+
+
+Ranks = Literal["shelf", "catalogue"]
+"""What is ranked: the candidates of the example, or every item of the vocabulary."""
+_RANKS: dict[str, Ranks] = {name: name for name in get_args(Ranks)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +71,13 @@ class Example:
     """Splits the candidates into groups; a function of the request."""
     user_code: int
     """Which user, for measures by user."""
+    as_of_ms: int
+    """Instant of the request."""
     is_validation: bool
     """Whether it lies in the last days, kept out of training."""
+    seen_rows: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    """(S,) rows of all items that the user met before, which a ranking of the whole catalogue may
+    leave out; empty where the catalogue is not ranked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +91,8 @@ class ExampleBatch:
     """(B,) seeds of the groups."""
     user_codes: NDArray[np.int64]
     """(B,)."""
+    seen_rows: NDArray[np.int64]
+    """(B, S) rows of items met before; 0 is padding."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +105,8 @@ class Examples:
     digest: str
     """SHA-256 over all columns and the vocabulary, in hexadecimal."""
     columns: dict[str, NDArray[Any]]
+    ranks: Ranks = "shelf"
+    """What a model is measured on: the example's own candidates, or the whole catalogue."""
 
     def __len__(self) -> int:
         return len(self.columns["query_row"])
@@ -114,6 +131,7 @@ class Examples:
             **self._padded(_CANDIDATE_COLUMNS, "candidate_starts", rows),
         }
         stages = parts.pop("stages")
+        seen_rows = self._padded(_SEEN_COLUMNS, "seen_starts", rows)["seen_rows"]
         for name in ("profile_codes", "query_row", "situation"):
             parts[name] = _widen(self.columns[name][rows])
         return ExampleBatch(
@@ -121,6 +139,7 @@ class Examples:
             stages=stages,
             seeds=_widen(self.columns["seeds"][rows]),
             user_codes=_widen(self.columns["user_codes"][rows]),
+            seen_rows=seen_rows,
         )
 
     def _padded(
@@ -142,21 +161,37 @@ class Examples:
 
 
 def write_examples(
-    folder: Path, examples: Iterator[Example], *, vocabulary: Vocabulary, context: ContextRecipe
+    folder: Path,
+    examples: Iterator[Example],
+    *,
+    vocabulary: Vocabulary,
+    context: ContextRecipe,
+    ranks: Ranks = "shelf",
+    is_test: bool = False,
 ) -> int:
     """Writes examples to a new folder, whole or not at all, and returns how many.
+
+    Args:
+        folder: Where, new.
+        examples: To train on, to validate on, or both.
+        vocabulary: Rows of the contexts; of a test, those of the training.
+        context: Recipe of the contexts.
+        ranks: What a model is measured on.
+        is_test: Whether nothing in it is to be trained on: every example is a validation example.
 
     Raises:
         OutputExists: The folder is there already.
         StorageFull: No room; nothing half-written is left.
-        InvalidDataset: There are no examples to train on.
+        InvalidDataset: There are no examples to train on, or of a test none at all.
     """
     with new_folder(folder) as temporary:
         columns = _pack(examples)
-        if not len(columns["query_row"]) or columns["is_validation"].all():
+        num_examples = len(columns["query_row"])
+        if not num_examples or (columns["is_validation"].all() and not is_test):
+            purpose = "test" if is_test else "train"
             raise InvalidDataset(
-                f"the log has {len(columns['query_row'])} usable requests and none of them to "
-                "train on; log more days, or lower examples.validation_days"
+                f"the data have {num_examples} usable requests and none of them to {purpose} on; "
+                "give more days, or keep fewer of them for validation or test"
             )
         vocabulary_json = vocabulary.to_json().encode()
         hasher = hashlib.sha256(vocabulary_json)
@@ -164,15 +199,16 @@ def write_examples(
             write_durably(temporary / f"{name}.npy", _npy(columns[name]))
             hasher.update(np.ascontiguousarray(columns[name]).tobytes())
         manifest = {
-            "format": 1,
-            "num_examples": len(columns["query_row"]),
+            "format": 2,
+            "num_examples": num_examples,
+            "ranks": ranks,
             "context": context.model_dump(mode="json"),
             "feature_schema_digest": feature_schema_digest(),
             "digest": hasher.hexdigest(),
         }
         write_durably(temporary / _VOCABULARY, vocabulary_json)
         write_durably(temporary / _MANIFEST, json.dumps(manifest, indent=1).encode())
-        return len(columns["query_row"])
+        return num_examples
 
 
 def open_examples(folder: Path, *, context: ContextRecipe) -> Examples:
@@ -200,6 +236,7 @@ def open_examples(folder: Path, *, context: ContextRecipe) -> Examples:
         vocabulary = Vocabulary.from_json((folder / _VOCABULARY).read_text())
         built_with = ContextRecipe.model_validate(manifest["context"])
         digest, schema = str(manifest["digest"]), str(manifest["feature_schema_digest"])
+        ranks = _RANKS[manifest["ranks"]]
     except (OSError, ValueError, KeyError) as error:
         raise InvalidDataset(f"{folder} does not hold whole examples: {error}") from error
     if schema != feature_schema_digest():
@@ -212,7 +249,9 @@ def open_examples(folder: Path, *, context: ContextRecipe) -> Examples:
             f"the examples at {folder} were built with context {built_with!r}, the recipe says "
             f"{context!r}; build them again with this recipe"
         )
-    return Examples(vocabulary=vocabulary, context=context, digest=digest, columns=columns)
+    return Examples(
+        vocabulary=vocabulary, context=context, digest=digest, columns=columns, ranks=ranks
+    )
 
 
 def _pack(examples: Iterator[Example]) -> dict[str, NDArray[Any]]:
@@ -224,19 +263,22 @@ def _pack(examples: Iterator[Example]) -> dict[str, NDArray[Any]]:
         for name in (*_TOKEN_COLUMNS, *_WORD_COLUMNS, "candidate_rows", "candidate_features"):
             parts[name].append(getattr(context, name).astype(_dtype(name)))
         parts["stages"].append(example.stages)
+        parts["seen_rows"].append(example.seen_rows.astype(np.int32))
         parts["profile_codes"].append(context.profile_codes.astype(np.int16))
         parts["query_row"].append(np.array(context.query_row, dtype=np.int32))
         parts["situation"].append(context.situation)
         parts["seeds"].append(np.array(example.seed, dtype=np.int64))
         parts["user_codes"].append(np.array(example.user_code, dtype=np.int32))
+        parts["as_of_ms"].append(np.array(example.as_of_ms, dtype=np.int64))
         parts["is_validation"].append(np.array(example.is_validation))
         lengths["token_starts"].append(len(context.kinds))
         lengths["word_starts"].append(len(context.word_rows))
         lengths["candidate_starts"].append(len(example.stages))
+        lengths["seen_starts"].append(len(example.seen_rows))
     columns: dict[str, NDArray[Any]] = {}
     for name in _REQUEST_COLUMNS:
         columns[name] = np.stack(parts[name]) if parts[name] else np.zeros(0, _dtype(name))
-    for name in (*_TOKEN_COLUMNS, *_WORD_COLUMNS, *_CANDIDATE_COLUMNS):
+    for name in (*_TOKEN_COLUMNS, *_WORD_COLUMNS, *_CANDIDATE_COLUMNS, *_SEEN_COLUMNS):
         columns[name] = (
             np.concatenate(parts.pop(name)) if parts[name] else np.zeros(0, _dtype(name))
         )
@@ -253,7 +295,13 @@ def _npy(values: NDArray[Any]) -> bytes:
 
 
 def _dtype(name: str) -> type[np.generic]:
-    columns = {**_TOKEN_COLUMNS, **_WORD_COLUMNS, **_CANDIDATE_COLUMNS, **_REQUEST_COLUMNS}
+    columns = {
+        **_TOKEN_COLUMNS,
+        **_WORD_COLUMNS,
+        **_CANDIDATE_COLUMNS,
+        **_SEEN_COLUMNS,
+        **_REQUEST_COLUMNS,
+    }
     return columns[name]
 
 
