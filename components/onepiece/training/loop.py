@@ -15,6 +15,7 @@ from torch import nn
 from onepiece.errors import TrainingDiverged
 from onepiece.models.protocols import Model
 from onepiece.models.registry import build_model
+from onepiece.training.catalogue_objective import NegativeSampler
 from onepiece.training.checkpoint import (
     Place,
     load_checkpoint,
@@ -103,12 +104,17 @@ def train(
         place = load_checkpoint(found, model=model, optimiser=optimiser, run_digest=digest)
         log.info("training goes on from a checkpoint", extra={"step": place.step})
     resumed_at, losses = place.step, list(place.losses)
+    catalogue = recipe.losses.catalogue
+    sampler = NegativeSampler(examples.vocabulary, catalogue) if catalogue else None
     rows = examples.rows(is_validation=False)
     num_steps = -(-len(rows) // recipe.batch_size) * recipe.epochs
     for step, batch_rows in _batches(examples, rows, recipe, first_step=resumed_at):
         _set_learning_rate(optimiser, recipe.optimiser, step=step, num_steps=num_steps)
         mine = batch_rows[share.rank :: share.num_workers]
-        losses.append(_step(model, optimiser, examples, mine, recipe, share=share, step=step))
+        value = _step(
+            model, optimiser, examples, mine, recipe, share=share, step=step, sampler=sampler
+        )
+        losses.append(value)
         done, written = step + 1, None
         is_due = checkpoints is not None and _is_due(done, num_steps, recipe)
         if checkpoints and is_due and share.rank == 0:
@@ -155,6 +161,7 @@ def _step(
     *,
     share: Share,
     step: int,
+    sampler: NegativeSampler | None,
 ) -> float:
     """Takes one step and returns the loss before it."""
     optimiser.zero_grad(set_to_none=False)
@@ -164,7 +171,7 @@ def _step(
             # Dropout draws anew in each step, and the same again when a step is repeated.
             seeds = np.random.SeedSequence([recipe.seed, step, share.rank])
             torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0] >> 1))
-            loss = objective(model, examples.batch(rows), recipe.losses)
+            loss = objective(model, examples.batch(rows), recipe.losses, sampler=sampler)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise TrainingDiverged(
