@@ -62,6 +62,21 @@ def test_a_stopped_training_goes_on_to_the_very_same_weights(
     assert _weights(resumed.model) == _weights(uninterrupted.model)
 
 
+def test_dropout_draws_the_same_in_a_training_that_goes_on(
+    examples: Examples, recipe: TrainingRecipe, tmp_path: Path
+) -> None:
+    model = recipe.model.model_copy(update={"dropout": 0.3})
+    dropping = recipe.model_copy(update={"model": model})
+    uninterrupted = train(examples, dropping)
+    with pytest.raises(Stopped):
+        train(examples, dropping, checkpoints=tmp_path, on_progress=_stop_after(7))
+
+    resumed = train(examples, dropping, checkpoints=tmp_path)
+
+    assert resumed.losses == uninterrupted.losses != train(examples, recipe).losses
+    assert _weights(resumed.model) == _weights(uninterrupted.model)
+
+
 def test_a_training_that_is_done_is_not_done_again(
     examples: Examples, recipe: TrainingRecipe, tmp_path: Path
 ) -> None:
