@@ -10,6 +10,7 @@ from pathlib import Path
 def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Registers `examples`, `run` and `evaluate`."""
     _add_examples(subparsers)
+    _add_feed_examples(subparsers)
     _add_run(subparsers)
     _add_evaluate(subparsers)
 
@@ -38,6 +39,26 @@ def _add_examples(subparsers: "argparse._SubParsersAction[argparse.ArgumentParse
     )
     examples.add_argument("--json", action="store_true", help="print the result as JSON")
     examples.set_defaults(run=_examples)
+
+
+def _add_feed_examples(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    summary = "build examples of a feed without queries from an imported data set"
+    examples = subparsers.add_parser(
+        "feed-examples",
+        help=summary,
+        description=summary.capitalize() + "; its test becomes a folder of its own.",
+        epilog="example: onepiece training feed-examples --recipe R.yaml "
+        "--events runs/beauty --out runs/beauty_train --test-out runs/beauty_test",
+    )
+    for name, text in (
+        ("recipe", "YAML, what differs from defaults, with a part `feed`"),
+        ("events", "folder that `onepiece datasets import` made"),
+        ("out", "folder of examples to train and validate on, new"),
+        ("test-out", "folder of examples to test on, new"),
+    ):
+        examples.add_argument(f"--{name}", type=Path, required=True, help=text)
+    examples.add_argument("--json", action="store_true", help="print the counts as JSON")
+    examples.set_defaults(run=_feed_examples)
 
 
 def _add_run(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -105,6 +126,31 @@ def _examples(args: argparse.Namespace) -> int:
         sys.stdout.write(json.dumps(answer) + "\n")
     else:
         sys.stdout.write(f"{num_examples:,} examples written to {args.out}\n")
+    return 0
+
+
+def _feed_examples(args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from onepiece.datasets.catalogue_file import read_catalogue
+    from onepiece.datasets.event_files import read_imported_events
+    from onepiece.parsing import read_recipe
+    from onepiece.training.feed_examples import build_feed_examples
+    from onepiece.training.recipe import TrainingRecipe
+
+    with tqdm(unit="example", file=sys.stderr, desc="examples") as bar:
+        counts = build_feed_examples(
+            read_imported_events(args.events),
+            read_catalogue(args.events / "catalogue.parquet"),
+            read_recipe(args.recipe, TrainingRecipe),
+            args.out,
+            test_out=args.test_out,
+            on_progress=lambda: bar.update(),
+        )
+    if args.json:
+        sys.stdout.write(json.dumps(dict(sorted(counts.items()))) + "\n")
+    else:
+        sys.stdout.writelines(f"{name:40} {counts[name]:>12,}\n" for name in sorted(counts))
     return 0
 
 

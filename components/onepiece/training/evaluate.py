@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from onepiece.models.inputs import candidate_tensors, context_tensors
 from onepiece.models.protocols import Model
 from onepiece.training.calibration import equal_mass_error
+from onepiece.training.evaluate_catalogue import catalogue_metrics, rank_catalogue
 from onepiece.training.metrics import (
     area_under_curve,
     discounted_gains,
@@ -51,11 +52,16 @@ def evaluate(model: Model, examples: Examples, *, batch_size: int = 32) -> dict[
     - `recall_order_<k>`: share of ordered items among the k of the shelf that retrieval puts
       first.
 
+    Examples whose targets are ranked among the whole catalogue have the metrics of
+    `evaluate_catalogue` instead.
+
     Args:
         model: In evaluation mode.
         examples: Their validation rows are read.
         batch_size: Requests scored at a time.
     """
+    if examples.ranks == "catalogue":
+        return catalogue_metrics(rank_catalogue(model, examples), examples.vocabulary)
     pages = _scored(model, examples, batch_size=batch_size)
     metrics: dict[str, float] = {"num_validation_pages": float(len(pages))}
     for task, name in enumerate(model.recipe.ranking_tasks):

@@ -17,6 +17,7 @@ from onepiece.models.protocols import Model
 from onepiece.models.registry import build_model
 from onepiece.training import stopping
 from onepiece.training.batch_order import batches, steps_per_epoch
+from onepiece.training.catalogue_objective import NegativeSampler
 from onepiece.training.checkpoint import (
     Place,
     Restored,
@@ -111,6 +112,8 @@ def train(
     if found is not None:
         run.restore(found)
     resumed_at = len(run.losses)
+    catalogue = recipe.losses.catalogue
+    sampler = NegativeSampler(examples.vocabulary, catalogue) if catalogue else None
     rows = examples.rows(is_validation=False)
     num_steps = steps_per_epoch(len(rows), recipe) * recipe.epochs
     for step, batch_rows in batches(examples, rows, recipe, first_step=resumed_at):
@@ -118,7 +121,16 @@ def train(
             break
         set_learning_rate(run.optimiser, recipe.optimiser, step=step, num_steps=num_steps)
         mine = batch_rows[share.rank :: share.num_workers]
-        loss = _step(run.model, run.optimiser, examples, mine, recipe, share=share, step=step)
+        loss = _step(
+            run.model,
+            run.optimiser,
+            examples,
+            mine,
+            recipe,
+            share=share,
+            step=step,
+            sampler=sampler,
+        )
         run.losses.append(loss)
         validation = run.validation_due(steps_per_epoch(len(rows), recipe))
         written = None
@@ -252,6 +264,7 @@ def _step(
     *,
     share: Share,
     step: int,
+    sampler: NegativeSampler | None,
 ) -> float:
     """Takes one step and returns the loss before it."""
     optimiser.zero_grad(set_to_none=False)
@@ -261,7 +274,7 @@ def _step(
             # Dropout draws anew in each step, and the same again when a step is repeated.
             seeds = np.random.SeedSequence([recipe.seed, step, share.rank])
             torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0] >> 1))
-            loss = objective(model, examples.batch(rows), recipe.losses)
+            loss = objective(model, examples.batch(rows), recipe.losses, sampler=sampler)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise TrainingDiverged(

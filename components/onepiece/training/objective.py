@@ -9,6 +9,8 @@ from torch import Tensor
 
 from onepiece.models.inputs import candidate_tensors, context_tensors
 from onepiece.models.protocols import Model
+from onepiece.models.vectors import VectorModel
+from onepiece.training.catalogue_objective import NegativeSampler, catalogue_loss
 from onepiece.training.losses import (
     binary_cross_entropy,
     item_to_user,
@@ -20,11 +22,18 @@ from onepiece.training.recipe import LossRecipe
 from onepiece.training.spine import TASK_STAGE, Stage
 
 
-def objective(model: Model, batch: ExampleBatch, recipe: LossRecipe) -> Tensor:
+def objective(
+    model: Model,
+    batch: ExampleBatch,
+    recipe: LossRecipe,
+    *,
+    sampler: NegativeSampler | None = None,
+) -> Tensor:
     """Computes the loss of one batch; a scalar.
 
     A candidate is a positive of a task if it came at least as far as the task's stage; all
-    others of its request are negatives, UNSEEN ones included.
+    others of its request are negatives, UNSEEN ones included. With `recipe.catalogue`, user
+    vectors are told apart from what `sampler` draws instead, which must then be given.
 
     Source:
         OnePiece (arXiv:2509.18091), Eq. 17 and 20; their weighted sum in one model is ours.
@@ -33,9 +42,22 @@ def objective(model: Model, batch: ExampleBatch, recipe: LossRecipe) -> Tensor:
     stages_BN = torch.from_numpy(batch.stages)
     mask_BN = torch.from_numpy(batch.context.candidate_mask)
     loss = stages_BN.new_zeros((), dtype=torch.float32)
-    if model.recipe.ranking_tasks:
+    has_own_scores = not (recipe.catalogue and isinstance(model, VectorModel))
+    if model.recipe.ranking_tasks and has_own_scores:
         loss = loss + _ranking(model, encoding, batch, stages_BN, mask_BN, recipe)
-    if model.recipe.retrieval_tasks and recipe.retrieval_weight:
+    if recipe.catalogue and sampler is not None and model.recipe.retrieval_tasks:
+        users_BKD = model.user_vectors(encoding)
+        positives = [_positives(stages_BN, task) & mask_BN for task in model.recipe.retrieval_tasks]
+        retrieval = catalogue_loss(
+            model,
+            users_BKD,
+            torch.from_numpy(batch.context.candidate_rows),
+            torch.stack(positives, dim=-1),
+            sampler,
+            recipe=recipe.catalogue,
+        )
+        loss = loss + recipe.retrieval_weight * retrieval
+    elif model.recipe.retrieval_tasks and recipe.retrieval_weight:
         retrieval = _retrieval(model, encoding, batch, stages_BN, mask_BN, recipe)
         loss = loss + recipe.retrieval_weight * retrieval
     return loss

@@ -7,6 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from onepiece.context.recipe import ContextRecipe
 from onepiece.models.recipe import OnePieceRecipe
 from onepiece.models.registry import ModelRecipe
+from onepiece.models.vectors import VectorRecipe
+from onepiece.training.feed_recipe import FeedRecipe
 
 
 class ExampleRecipe(BaseModel):
@@ -50,6 +52,43 @@ class ExampleRecipe(BaseModel):
     )
 
 
+class CatalogueLossRecipe(BaseModel):
+    """How user vectors are trained against items of the whole catalogue."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["softmax", "bce", "gbce", "bpr_max", "top1_max"] = Field(
+        "softmax",
+        description="softmax: cross-entropy over target and negatives; bce: each on its own; gbce: "
+        "calibrated bce (gSASRec); bpr_max, top1_max: GRU4Rec's.",
+    )
+    num_negatives: int | None = Field(
+        1_024,
+        ge=1,
+        le=10_000_000,
+        description="Items drawn as negatives, shared by all requests of a batch; null: all items.",
+    )
+    popularity_exponent: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Power of an item's popularity by which it is drawn; 0: all items alike.",
+    )
+    logq: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Share of log Q taken off a negative's logit, Q being how often it is drawn.",
+    )
+    temperature: float = Field(1.0, gt=0, le=1e3, description="Divides the logits.")
+    gbce_calibration: float = Field(
+        0.75, ge=0, le=1, description="t of gbce: 0 is bce, 1 is calibrated."
+    )
+    regularisation: float = Field(
+        1.0, ge=0, le=1e3, description="Weight of the negatives' squared scores in bpr_max."
+    )
+
+
 class LossRecipe(BaseModel):
     """Which losses are on, and how much each counts; 0 turns one off."""
 
@@ -75,6 +114,11 @@ class LossRecipe(BaseModel):
     )
     temperature: float = Field(
         1.0, gt=0, le=1e3, description="Temperature of the contrastive losses, eta."
+    )
+    catalogue: CatalogueLossRecipe | None = Field(
+        None,
+        description="Trains user vectors against the whole catalogue, in place of the losses of "
+        "retrieval and, for models whose scores are inner products, of ranking.",
     )
 
 
@@ -135,6 +179,9 @@ class TrainingRecipe(BaseModel):
     examples: ExampleRecipe = Field(
         default_factory=ExampleRecipe, description="What is trained and validated on."
     )
+    feed: FeedRecipe | None = Field(
+        None, description="How a feed's interactions become examples; none: from pages."
+    )
     losses: LossRecipe = Field(default_factory=LossRecipe, description="What is minimised.")
     optimiser: OptimiserRecipe = Field(
         default_factory=OptimiserRecipe, description="How it is minimised."
@@ -159,9 +206,14 @@ class TrainingRecipe(BaseModel):
     @model_validator(mode="after")
     def _something_is_learned(self) -> Self:
         losses = self.losses
+        if losses.catalogue is not None and isinstance(self.model, VectorRecipe):
+            return self
         ranking = losses.ranking_bce + losses.ranking_scl
         retrieval = losses.retrieval_weight * (
-            losses.retrieval_bce + losses.retrieval_u2i + losses.retrieval_i2u
+            losses.retrieval_bce
+            + losses.retrieval_u2i
+            + losses.retrieval_i2u
+            + (losses.catalogue is not None)
         )
         for name, tasks, weight in (
             ("ranking", self.model.ranking_tasks, ranking),

@@ -1,0 +1,142 @@
+"""Item-to-item: what other users took next to the items that a user took last.
+
+A feed has no query, so nobody else's behaviour under "the same query" is there to learn from.
+These lists take the place of a query's preference anchors. Pure numpy, from a training log only.
+"""
+
+# Shape suffixes: N = items in any shape, L = items of one user, P = pairs of neighbours,
+#                 T = triggers.
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class ItemToItemRecipe(BaseModel):
+    """How much one item says of another.
+
+    The defaults were compared on Beauty's validation items, never on a test: counting every pair
+    of a user alike found 17% fewer of them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_distance: int = Field(
+        20, ge=1, le=1_000, description="Farthest that two items of a user may lie apart, in items."
+    )
+    distance_decay: float = Field(
+        0.8, gt=0, le=1, description="Factor by which a pair counts less with each item between."
+    )
+    backward_weight: float = Field(
+        0.5, ge=0, le=1, description="Weight of an item taken before the trigger; after it is 1."
+    )
+    popularity_exponent: float = Field(
+        0.3, ge=0, le=1, description="Power of an item's popularity by which its score is divided."
+    )
+    num_triggers: int = Field(
+        5, ge=1, le=1_000, description="Newest items of the user that name others, in items."
+    )
+    trigger_decay: float = Field(
+        0.5, gt=0, le=1, description="Factor by which each older trigger counts less."
+    )
+
+
+class ItemToItem:
+    """Scores items by how often users took them near to given ones.
+
+    s(i, j) is the sum, over users who took both, of decay^(items between), times
+    `backward_weight` where j came before i; it is divided by j's popularity to a power.
+
+    Source:
+        Ours: item-to-item collaborative filtering (Linden, Smith and York 2003) on pairs weighed
+        by their distance in the sequence, which Beauty's validation items prefer to plain counts.
+    """
+
+    def __init__(
+        self, sequences: Sequence[NDArray[np.int64]], *, num_items: int, recipe: ItemToItemRecipe
+    ) -> None:
+        """Counts pairs.
+
+        Args:
+            sequences: One user's items in order of time each, from the training log only.
+            num_items: Items are 0 to `num_items` - 1.
+            recipe: How.
+        """
+        self._recipe = recipe
+        self._popularity_N = np.bincount(
+            np.concatenate([np.zeros(0, np.int64), *sequences]), minlength=num_items
+        )
+        parts = [_pairs(sequence_L, recipe) for sequence_L in sequences]
+        codes_P = np.concatenate([np.zeros(0, np.int64), *(i * num_items + j for i, j, _ in parts)])
+        weights_P = np.concatenate([np.zeros(0), *(weights for _, _, weights in parts)])
+        codes, place_P = np.unique(codes_P, return_inverse=True)
+        self._weights = np.bincount(place_P, weights=weights_P, minlength=len(codes))
+        triggers, self._others = np.divmod(codes, num_items)
+        self._starts = np.searchsorted(triggers, np.arange(num_items + 1))
+
+    def scores(
+        self, history_L: NDArray[np.int64], *, own_L: NDArray[np.int64] | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Scores what the newest items of a history name; items of the history are left out.
+
+        Args:
+            history_L: (L,) the user's items so far, oldest first.
+            own_L: The user's own sequence among those that were counted, if it was. What it
+                added is taken off again: else an item to be predicted would be named by the very
+                user who is asked about, in training but never in serving.
+
+        Returns:
+            Items, ascending, and their scores, above 0.
+        """
+        triggers_T = history_L[::-1][: self._recipe.num_triggers]
+        items: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
+        weights: list[NDArray[np.float64]] = [np.zeros(0)]
+        own_i, own_j, own_weights = _pairs(
+            np.zeros(0, np.int64) if own_L is None else own_L, self._recipe
+        )
+        for age, trigger in enumerate(triggers_T.tolist()):
+            factor = self._recipe.trigger_decay**age
+            row = slice(self._starts[trigger], self._starts[trigger + 1])
+            is_own = own_i == trigger
+            items += [self._others[row], own_j[is_own]]
+            weights += [factor * self._weights[row], -factor * own_weights[is_own]]
+        found_N, place = np.unique(np.concatenate(items), return_inverse=True)
+        sums_N = np.bincount(place, weights=np.concatenate(weights), minlength=len(found_N))
+        popularity_N = self._popularity_N[found_N]
+        if own_L is not None:
+            popularity_N = popularity_N - np.isin(found_N, own_L)
+        scores_N = sums_N / np.maximum(popularity_N, 1) ** self._recipe.popularity_exponent
+        # What is left of a difference of equal sums is rounding, not evidence.
+        is_named_N = (sums_N > 1e-9) & ~np.isin(found_N, history_L)
+        return found_N[is_named_N], scores_N[is_named_N]
+
+    def best(
+        self, history_L: NDArray[np.int64], *, count: int, own_L: NDArray[np.int64] | None = None
+    ) -> NDArray[np.int64]:
+        """Lists the `count` best of `scores`, best first; equal scores by ascending item."""
+        items_N, scores_N = self.scores(history_L, own_L=own_L)
+        best: NDArray[np.int64] = items_N[np.lexsort((items_N, -scores_N))[:count]]
+        return best
+
+
+def _pairs(
+    sequence_L: NDArray[np.int64], recipe: ItemToItemRecipe
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Lists one user's pairs of items near each other, both ways: triggers, others, weights."""
+    triggers, others, weights = [], [], []
+    for distance in range(1, min(recipe.max_distance, len(sequence_L) - 1) + 1):
+        before, after = sequence_L[:-distance], sequence_L[distance:]
+        weight = recipe.distance_decay ** (distance - 1)
+        triggers += [before, after]
+        others += [after, before]
+        weights += [
+            np.full(len(before), weight),
+            np.full(len(before), weight * recipe.backward_weight),
+        ]
+    if not triggers:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
+    i_P, j_P, weights_P = (np.concatenate(parts) for parts in (triggers, others, weights))
+    is_pair_P = i_P != j_P
+    return i_P[is_pair_P], j_P[is_pair_P], weights_P[is_pair_P]
