@@ -6,7 +6,8 @@ import torch
 
 from onepiece.errors import InvalidDataset, InvalidRecipe, TrainingDiverged
 from onepiece.training.checkpoint import newest_checkpoint
-from onepiece.training.loop import Progress, learning_rate_factor, train
+from onepiece.training.loop import Progress, train
+from onepiece.training.optimiser import learning_rate_factor
 from onepiece.training.packed import Examples
 from onepiece.training.recipe import OptimiserRecipe, TrainingRecipe
 
