@@ -39,8 +39,11 @@ class GroupBias:
 class Layer(nn.Module):
     """One pre-norm layer: H + MHSA(LN(H)), then H + FFN(LN(H)).
 
+    In training, dropout falls on what each of the two parts adds.
+
     Source:
-        OnePiece (arXiv:2509.18091), 3.3.1.
+        OnePiece (arXiv:2509.18091), 3.3.1; the place of dropout: Vaswani et al. 2017
+        (arXiv:1706.03762), 5.4.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class Layer(nn.Module):
         num_heads: int,
         feedforward_ratio: int,
         start_bias: tuple[float, ...],
+        dropout: float,
     ) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(width)
@@ -60,6 +64,7 @@ class Layer(nn.Module):
             nn.GELU(),
             nn.Linear(feedforward_ratio * width, width),
         )
+        self.dropout = nn.Dropout(dropout)
 
     def split(self, rows_BND: Tensor) -> tuple[Tensor, KeyValues]:
         """Normalises rows and projects them to queries, keys and values."""
@@ -67,13 +72,14 @@ class Layer(nn.Module):
 
     def finish(self, rows_BND: Tensor, heads_HBNE: Tensor) -> Tensor:
         """Adds what attention read, then the feed-forward part."""
-        attended_BND = rows_BND + self.attention.merge(heads_HBNE)
-        out_BND: Tensor = attended_BND + self.feedforward(self.feedforward_norm(attended_BND))
+        attended_BND = rows_BND + self.dropout(self.attention.merge(heads_HBNE))
+        added_BND = self.feedforward(self.feedforward_norm(attended_BND))
+        out_BND: Tensor = attended_BND + self.dropout(added_BND)
         return out_BND
 
 
 class Backbone(nn.Module):
-    """L layers, bidirectional over the input; blocks of later rows read it from the caches."""
+    """L layers over the input; blocks of later rows read it from the caches."""
 
     def __init__(
         self,
@@ -83,6 +89,7 @@ class Backbone(nn.Module):
         num_heads: int,
         feedforward_ratio: int,
         start_bias: tuple[float, ...],
+        dropout: float,
     ) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
@@ -91,6 +98,7 @@ class Backbone(nn.Module):
                 num_heads=num_heads,
                 feedforward_ratio=feedforward_ratio,
                 start_bias=start_bias,
+                dropout=dropout,
             )
             for _ in range(num_layers)
         )
@@ -101,9 +109,15 @@ class Backbone(nn.Module):
         return [layer for layer in self.layers if isinstance(layer, Layer)]
 
     def encode(
-        self, rows_BSD: Tensor, attributes_BSA: Tensor, mask_BS: Tensor, *, num_read: int
+        self,
+        rows_BSD: Tensor,
+        attributes_BSA: Tensor,
+        mask_BS: Tensor,
+        *,
+        num_read: int,
+        visible_SS: Tensor | None = None,
     ) -> Encoded:
-        """Runs the input through all layers; every position sees every unmasked position.
+        """Runs the input through all layers.
 
         In the last layer only the last `num_read` rows are computed, since nothing reads the
         others: what later rows attend to are keys and values, made from the layer's input.
@@ -113,6 +127,7 @@ class Backbone(nn.Module):
             attributes_BSA: (B, S, A) int64 codes for the match bias; 0 matches nothing.
             mask_BS: (B, S) bool, True for a token, False for padding.
             num_read: R, between 1 and S.
+            visible_SS: (S, S) bool, which position may see which token; all if None.
         """
         last = len(self.layers) - 1
         read_ABRS = match(attributes_BSA[:, -num_read:], attributes_BSA)
@@ -120,13 +135,13 @@ class Backbone(nn.Module):
         caches: list[KeyValues] = []
         for index, layer in enumerate(self.depth):
             query_HBSE, cache = layer.split(rows_BSD)
-            match_ABQS = all_ABSS
+            match_ABQS, visible_QS = all_ABSS, visible_SS
             if index == last:
                 query_HBSE, rows_BSD = query_HBSE[:, :, -num_read:], rows_BSD[:, -num_read:]
                 match_ABQS = read_ABRS
-            logits_HBQS = attention_logits(
-                query_HBSE, cache.keys_HBSE, layer.attention.bias(match_ABQS, mask_BS)
-            )
+                visible_QS = None if visible_SS is None else visible_SS[-num_read:]
+            bias_HBQS = layer.attention.bias(match_ABQS, mask_BS, visible_QS=visible_QS)
+            logits_HBQS = attention_logits(query_HBSE, cache.keys_HBSE, bias_HBQS)
             rows_BSD = layer.finish(rows_BSD, logits_HBQS.softmax(-1) @ cache.values_HBSE)
             caches.append(cache)
         return Encoded(tuple(caches), mask_BS, rows_BSD)

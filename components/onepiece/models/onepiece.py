@@ -13,10 +13,12 @@ from onepiece.context.recipe import ContextRecipe
 from onepiece.context.vocabulary import FIRST_ROW, Vocabulary
 from onepiece.models.attention import match
 from onepiece.models.backbone import Backbone, Encoded
+from onepiece.models.heads import RankingHead, RetrievalHead
 from onepiece.models.inputs import CandidateTensors, ContextTensors
+from onepiece.models.masks import causal_mask
 from onepiece.models.protocols import Model
 from onepiece.models.reasoning import reason
-from onepiece.models.recipe import OnePieceRecipe, task_blocks
+from onepiece.models.recipe import OnePieceRecipe
 from onepiece.models.recognition import recognition_codes
 from onepiece.models.tokens import NUM_DESCRIPTORS, Tokens
 
@@ -63,13 +65,14 @@ class OnePiece(Model):
             num_heads=recipe.num_heads,
             feedforward_ratio=recipe.feedforward_ratio,
             start_bias=start_bias,
+            dropout=recipe.dropout,
         )
         codes_NE = recognition_codes(vocabulary, width=recipe.recognition_width)
         self.register_buffer("codes_NE", torch.from_numpy(codes_NE), persistent=False)
         if recipe.retrieval_tasks:
-            self.retrieval = _RetrievalHead(recipe, self.tokens.items.width)
+            self.retrieval = RetrievalHead(recipe, self.tokens.items.width)
         if recipe.ranking_tasks:
-            self.ranking = _RankingHead(recipe)
+            self.ranking = RankingHead(recipe)
 
     def encode_context(self, context: ContextTensors) -> ContextEncoding:
         """Encodes contexts once; candidates never change what comes out."""
@@ -77,7 +80,14 @@ class OnePiece(Model):
         attributes_BTA = self._attributes_of(context.item_rows_BT)
         attributes_BSA = nn.functional.pad(attributes_BTA, (0, 0, 0, NUM_DESCRIPTORS))
         mask_BS = nn.functional.pad(context.kinds_BT != 0, (0, NUM_DESCRIPTORS), value=True)
-        encoded = self.backbone.encode(rows_BSD, attributes_BSA, mask_BS, num_read=NUM_DESCRIPTORS)
+        is_causal = self.recipe.attention == "causal"
+        encoded = self.backbone.encode(
+            rows_BSD,
+            attributes_BSA,
+            mask_BS,
+            num_read=NUM_DESCRIPTORS,
+            visible_SS=causal_mask(rows_BSD.shape[1]) if is_causal else None,
+        )
         return ContextEncoding(context.item_rows_BT, rows_BSD, attributes_BSA, encoded)
 
     def user_vectors(self, encoding: ContextEncoding) -> Tensor:
@@ -128,7 +138,8 @@ class OnePiece(Model):
         Source:
             OnePiece (arXiv:2509.18091), 3.4.2.
         """
-        if self.recipe.mask == "literal":
+        # Under causal attention the context sees no candidate, so both masks are one.
+        if self.recipe.mask == "literal" and self.recipe.attention != "causal":
             blocks_BKGMD = self._blocks_seen_by_context(encoding, candidates)
         else:
             blocks_BKGMD = self._blocks_on_shared_context(encoding, candidates)
@@ -212,72 +223,3 @@ class OnePiece(Model):
             return rows.new_zeros((*rows.shape, 0))
         codes = torch.stack(columns, dim=-1)
         return codes.masked_fill(codes < FIRST_ROW, 0)
-
-
-class _RetrievalHead(nn.Module):
-    """Reads user vectors from blocks and item vectors from embeddings."""
-
-    def __init__(self, recipe: OnePieceRecipe, item_width: int) -> None:
-        super().__init__()
-        self.blocks = task_blocks(len(recipe.retrieval_tasks), recipe.num_retrieval_steps)
-        self.step_embeddings_KD = _step_embeddings(recipe.num_retrieval_steps, recipe.width)
-        self.norm = nn.LayerNorm(recipe.width)
-        if recipe.recognition_width:
-            self.recall_query = nn.Linear(recipe.width, recipe.width)
-            self.recall_key = nn.Linear(recipe.width, recipe.width)
-            # Chosen here: a token starts with a weight of 0.3, as the match bias starts above 0.
-            self.recall_bias = nn.Parameter(torch.tensor(-1.0))
-        self.item = nn.Sequential(
-            nn.Linear(item_width, 2 * recipe.width),
-            nn.GELU(),
-            nn.Linear(2 * recipe.width, recipe.width),
-        )
-
-    def recall(self, users_BKD: Tensor, tokens_BTD: Tensor, codes_BTE: Tensor) -> Tensor:
-        """Adds up the codes of the tokens, each as much as the user vector asks for it: (B, K, E).
-
-        Weights are not normalised: who buys ten items again and again wants each of them as
-        much as one who buys a single one. An item's code is nearly orthogonal to the others, so
-        its inner product with the sum is about its own weight.
-        """
-        keys_BTD = self.recall_key(tokens_BTD)
-        scale = keys_BTD.shape[-1] ** -0.5
-        logits_BKT = scale * self.recall_query(users_BKD) @ keys_BTD.transpose(1, 2)
-        recalled_BKE: Tensor = nn.functional.softplus(logits_BKT + self.recall_bias) @ codes_BTE
-        return recalled_BKE
-
-    def user(self, blocks_BKMD: Tensor) -> Tensor:
-        """Averages the normalised rows of each task's block: (B, K, D)."""
-        user_BKD: Tensor = self.norm(blocks_BKMD[:, self.blocks]).mean(2)
-        return user_BKD
-
-
-class _RankingHead(nn.Module):
-    """Reads one logit a candidate and task."""
-
-    def __init__(self, recipe: OnePieceRecipe) -> None:
-        super().__init__()
-        self.blocks = task_blocks(len(recipe.ranking_tasks), recipe.num_ranking_steps)
-        self.step_embeddings_KD = _step_embeddings(recipe.num_ranking_steps, recipe.width)
-        self.scores = nn.ModuleList(
-            nn.Sequential(
-                nn.LayerNorm(recipe.width),
-                nn.Linear(recipe.width, recipe.width),
-                nn.GELU(),
-                nn.Linear(recipe.width, 1),
-            )
-            for _ in recipe.ranking_tasks
-        )
-
-    def forward(self, blocks_BKGMD: Tensor) -> Tensor:
-        """Returns (B, G, M, K) logits."""
-        logits = [
-            score(blocks_BKGMD[:, block]).squeeze(-1)
-            for block, score in zip(self.blocks, self.scores, strict=True)
-        ]
-        return torch.stack(logits, dim=-1)
-
-
-def _step_embeddings(num_steps: int, width: int) -> nn.Parameter:
-    """E_RPE; chosen here: starts small, so that a step starts from the block it continues."""
-    return nn.Parameter(0.02 * torch.randn(num_steps, width))

@@ -35,6 +35,19 @@ class OnePieceRecipe(BaseModel):
     has_match_bias: bool = Field(
         True, description="Whether a logit rises where key and query share an attribute."
     )
+    dropout: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share of values dropped in training, of each embedded token and of what each "
+        "layer adds to it.",
+    )
+    attention: Literal["bidirectional", "causal"] = Field(
+        "bidirectional",
+        description="bidirectional: a token sees all of the context; causal: itself and those "
+        "before it, in the order history, anchors, user, query (tables 4 and 5). Candidates and "
+        "reasoning blocks see all of the context either way.",
+    )
     mask: Literal["shared", "literal"] = Field(
         "shared",
         description="shared: the context never sees candidates and is encoded once for all "

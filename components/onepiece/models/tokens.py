@@ -65,7 +65,7 @@ class Tokens(nn.Module):
     History and anchors share one projection; history positions count from the newest token,
     anchor positions from the best of the group; the two descriptors have their own projections,
     whose last bias is their learned position; candidates have no position, so that their order
-    cannot matter.
+    cannot matter. In training, dropout falls on the embedded tokens.
 
     Source:
         OnePiece (arXiv:2509.18091), 3.2 and appendix B.
@@ -92,6 +92,7 @@ class Tokens(nn.Module):
         num_situation = len(SITUATION_FEATURES)
         self.project_user = _mlp(len(PROFILE_FIELDS) * side_width + num_situation, width)
         self.project_query = _mlp(2 * side_width + num_situation, width)
+        self.dropout = nn.Dropout(recipe.dropout)
         for table in (self.kinds, self.actions, self.history_positions, self.anchor_positions):
             # Chosen here: small beside the projected item, which has a variance near 1.
             nn.init.normal_(table.weight, std=0.1)
@@ -100,13 +101,16 @@ class Tokens(nn.Module):
         """Embeds tokens and, behind them, the user and the query token: (B, T + 2, D)."""
         tokens_BTD = self._tokens(context)
         user_BD, query_BD = self._user(context), self._query(context)
-        return torch.cat([tokens_BTD, user_BD[:, None], query_BD[:, None]], dim=1)
+        rows_BSD = torch.cat([tokens_BTD, user_BD[:, None], query_BD[:, None]], dim=1)
+        out_BSD: Tensor = self.dropout(rows_BSD)
+        return out_BSD
 
     def candidates(self, candidates: CandidateTensors) -> Tensor:
         """Embeds candidates in their slots: (B, G, M, D)."""
         items = self.items(candidates.rows_BGM)
-        out: Tensor = self.project_candidate(torch.cat([items, candidates.features_BGMF], dim=-1))
-        return out
+        rows_BGMD = self.project_candidate(torch.cat([items, candidates.features_BGMF], dim=-1))
+        out_BGMD: Tensor = self.dropout(rows_BGMD)
+        return out_BGMD
 
     def _tokens(self, context: ContextTensors) -> Tensor:
         rows_BT, kinds_BT = context.item_rows_BT, context.kinds_BT

@@ -2,6 +2,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch import Tensor
 
 from onepiece.context.batching import collate
 from onepiece.context.builder import Context
@@ -26,10 +27,16 @@ def test_a_block_sees_the_context_and_the_blocks_up_to_itself() -> None:
 
 
 @pytest.mark.parametrize("num_layers", [1, 2, 3])
+@pytest.mark.parametrize("attention", ["bidirectional", "causal"])
 def test_cached_retrieval_equals_literal_recomputation(
-    make_model: Callable[..., OnePiece], make_context: Callable[..., Context], num_layers: int
+    make_model: Callable[..., OnePiece],
+    make_context: Callable[..., Context],
+    num_layers: int,
+    attention: str,
 ) -> None:
-    model = make_model(num_layers=num_layers, num_retrieval_steps=3, recognition_width=0)
+    model = make_model(
+        num_layers=num_layers, attention=attention, num_retrieval_steps=3, recognition_width=0
+    )
     encoding = model.encode_context(context_tensors(collate([make_context(1), make_context(2)])))
 
     with torch.inference_mode():
@@ -39,7 +46,7 @@ def test_cached_retrieval_equals_literal_recomputation(
             model.backbone,
             encoding.rows_BSD,
             encoding.attributes_BSA,
-            torch.ones(num_input, num_input, dtype=torch.bool),
+            _visible(attention, num_input),
             model.retrieval.step_embeddings_KD,
             block_size=2,
         )
@@ -48,37 +55,47 @@ def test_cached_retrieval_equals_literal_recomputation(
 
 
 @pytest.mark.parametrize("mask", ["shared", "literal"])
+@pytest.mark.parametrize("attention", ["bidirectional", "causal"])
 @pytest.mark.parametrize("num_layers", [1, 2])
 @pytest.mark.parametrize("has_match_bias", [True, False])
 def test_cached_ranking_equals_literal_recomputation(
     make_model: Callable[..., OnePiece],
     make_context: Callable[..., Context],
     mask: str,
+    attention: str,
     num_layers: int,
     has_match_bias: bool,
 ) -> None:
-    model = make_model(mask=mask, num_layers=num_layers, has_match_bias=has_match_bias)
+    model = make_model(
+        mask=mask, attention=attention, num_layers=num_layers, has_match_bias=has_match_bias
+    )
     context = make_context(3, num_candidates=4)
     candidates = candidate_tensors(collate([context]), group_size=4)
     encoding = model.encode_context(context_tensors(collate([context])))
 
     with torch.inference_mode():
         cached_BNK = model.score_candidates(encoding, candidates)
-        literal_BNK = _literal_scores(model, encoding, candidates, mask)
+        literal_BNK = _literal_scores(model, encoding, candidates, mask, attention)
 
     assert (cached_BNK - literal_BNK).abs().max() < TOLERANCE
 
 
-def _literal_scores(model, encoding, candidates, mask):  # type: ignore[no-untyped-def]
+def _visible(attention: str, num_positions: int) -> Tensor:
+    everything_SS = torch.ones(num_positions, num_positions, dtype=torch.bool)
+    return everything_SS.tril() if attention == "causal" else everything_SS
+
+
+def _literal_scores(model, encoding, candidates, mask, attention):  # type: ignore[no-untyped-def]
     """The paper's definition: one sequence, the candidates last, all recomputed in each step."""
     rows_BSD = torch.cat(
         [encoding.rows_BSD, model.tokens.candidates(candidates).flatten(1, 2)], dim=1
     )
     attributes_BMA = model._attributes_of(candidates.rows_BGM).flatten(1, 2)
     num_context, size = encoding.rows_BSD.shape[1], attributes_BMA.shape[1]
-    visible_SS = torch.ones(num_context + size, num_context + size, dtype=torch.bool)
-    if mask == "shared":
+    visible_SS = _visible("bidirectional", num_context + size)
+    if mask == "shared" or attention == "causal":
         visible_SS = block_causal_mask(num_context, 1, size)
+    visible_SS[:num_context, :num_context] = _visible(attention, num_context)
     blocks_BKMD = reason_literally(
         model.backbone,
         rows_BSD,
