@@ -14,6 +14,7 @@ from onepiece.models.gru4rec import Gru4Rec, Gru4RecRecipe
 from onepiece.models.hstu import Hstu, HstuRecipe
 from onepiece.models.onepiece import OnePiece
 from onepiece.models.protocols import Model
+from onepiece.models.rearec import ReaRec, ReaRecRecipe
 from onepiece.models.recipe import OnePieceRecipe
 from onepiece.models.sasrec import SasRec, SasRecRecipe
 
@@ -32,11 +33,13 @@ ModelRecipe = Annotated[
     Annotated[OnePieceRecipe, Tag("onepiece")]
     | Annotated[SasRecRecipe, Tag("sasrec")]
     | Annotated[HstuRecipe, Tag("hstu")]
-    | Annotated[Gru4RecRecipe, Tag("gru4rec")],
+    | Annotated[Gru4RecRecipe, Tag("gru4rec")]
+    | Annotated[ReaRecRecipe, Tag("rearec")],
     Discriminator(
         _kind_of,
         custom_error_type="unknown_model",
-        custom_error_message="kind names no model; give one of onepiece, sasrec, hstu, gru4rec",
+        custom_error_message="kind names no model; give one of onepiece, sasrec, hstu, gru4rec, "
+        "rearec",
     ),
 ]
 """The model's half of a bundle's recipe."""
@@ -53,3 +56,5 @@ def build_model(recipe: ModelRecipe, *, context: ContextRecipe, vocabulary: Voca
             return Hstu(recipe, context=context, vocabulary=vocabulary)
         case Gru4RecRecipe():
             return Gru4Rec(recipe, context=context, vocabulary=vocabulary)
+        case ReaRecRecipe():
+            return ReaRec(recipe, context=context, vocabulary=vocabulary)
