@@ -19,6 +19,7 @@ RECIPES: TypeAdapter[ModelRecipe] = TypeAdapter(ModelRecipe)
         {"kind": "gru4rec", "num_layers": 2},
         {"kind": "dlrm_towers", "hidden_widths": [8]},
         {"kind": "dlrm_ranker", "ranking_tasks": ["click", "order"]},
+        {"kind": "rearec", "backbone": "hstu", "num_steps": 1},
     ],
 )
 def test_a_recipe_read_back_builds_the_model_that_it_names(
@@ -36,7 +37,7 @@ def test_a_recipe_read_back_builds_the_model_that_it_names(
 
 
 def test_an_unknown_model_is_told_the_known_ones() -> None:
-    with pytest.raises(ValidationError, match="give one of onepiece, sasrec, hstu, gru4rec"):
+    with pytest.raises(ValidationError, match="onepiece, sasrec, hstu, gru4rec, rearec"):
         RECIPES.validate_python({"kind": "sasrek"})
 
 
