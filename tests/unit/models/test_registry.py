@@ -37,7 +37,7 @@ def test_a_recipe_read_back_builds_the_model_that_it_names(
 
 
 def test_an_unknown_model_is_told_the_known_ones() -> None:
-    with pytest.raises(ValidationError, match="onepiece, sasrec, hstu, gru4rec, rearec"):
+    with pytest.raises(ValidationError, match="give one of onepiece, sasrec, hstu, gru4rec"):
         RECIPES.validate_python({"kind": "sasrek"})
 
 
