@@ -64,21 +64,29 @@ class MatchAttention(nn.Module):
         query_HBNE, keys_HBNE, values_HBNE = projected.permute(2, 3, 0, 1, 4)
         return query_HBNE, KeyValues(keys_HBNE, values_HBNE)
 
-    def bias(self, match_ABQS: Tensor, mask_BS: Tensor | None = None) -> Tensor:
-        """Weighs matches and hides masked keys.
+    def bias(
+        self,
+        match_ABQS: Tensor,
+        mask_BS: Tensor | None = None,
+        *,
+        visible_QS: Tensor | None = None,
+    ) -> Tensor:
+        """Weighs matches and hides what may not be seen.
 
         Args:
             match_ABQS: (A, B, Q, S) from `match`.
-            mask_BS: (B, S) bool, True where the key may be seen; all if None.
+            mask_BS: (B, S) bool, True where the key is no padding; all if None.
+            visible_QS: (Q, S) bool, which query may see which key; all if None.
 
         Returns:
             (H, B, Q, S) float32, to be added to the logits.
         """
         bias_HBQS = (self.match_bias_HA @ match_ABQS.flatten(1)).view(-1, *match_ABQS.shape[1:])
-        if mask_BS is None:
-            return bias_HBQS
-        hidden_BS = torch.zeros_like(mask_BS, dtype=bias_HBQS.dtype).masked_fill(~mask_BS, MASKED)
-        return bias_HBQS + hidden_BS[None, :, None, :]
+        if mask_BS is not None:
+            bias_HBQS = bias_HBQS + _hidden(mask_BS)[None, :, None, :]
+        if visible_QS is not None:
+            bias_HBQS = bias_HBQS + _hidden(visible_QS)
+        return bias_HBQS
 
     def merge(self, heads_HBNE: Tensor) -> Tensor:
         """Joins the heads again and projects them: (B, N, D)."""
@@ -86,6 +94,11 @@ class MatchAttention(nn.Module):
         joined_BND = heads_HBNE.permute(1, 2, 0, 3).reshape(batch, num_rows, -1)
         out_BND: Tensor = self.project_out(joined_BND)
         return out_BND
+
+
+def _hidden(is_seen: Tensor) -> Tensor:
+    """Gives what to add to a logit: 0 where the key is seen, `MASKED` where it is not."""
+    return torch.zeros(is_seen.shape, device=is_seen.device).masked_fill(~is_seen, MASKED)
 
 
 def attention_logits(query_HBQE: Tensor, keys_HBSE: Tensor, bias_HBQS: Tensor) -> Tensor:

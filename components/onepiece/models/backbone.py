@@ -7,11 +7,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from onepiece.models.attention import KeyValues, MatchAttention, attention_logits, match
+from onepiece.models.norms import Segment, SegmentNorm, normalise
+
+Norm = Literal["layer", "group"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +43,11 @@ class GroupBias:
 class Layer(nn.Module):
     """One pre-norm layer: H + MHSA(LN(H)), then H + FFN(LN(H)).
 
+    In training, dropout falls on what each of the two parts adds.
+
     Source:
-        OnePiece (arXiv:2509.18091), 3.3.1.
+        OnePiece (arXiv:2509.18091), 3.3.1; the place of dropout: Vaswani et al. 2017
+        (arXiv:1706.03762), 5.4.
     """
 
     def __init__(
@@ -50,30 +57,35 @@ class Layer(nn.Module):
         num_heads: int,
         feedforward_ratio: int,
         start_bias: tuple[float, ...],
+        dropout: float,
+        norm: Norm,
     ) -> None:
         super().__init__()
-        self.attention_norm = nn.LayerNorm(width)
+        self.attention_norm = nn.LayerNorm(width) if norm == "layer" else SegmentNorm(width)
         self.attention = MatchAttention(width, num_heads=num_heads, start_bias=start_bias)
-        self.feedforward_norm = nn.LayerNorm(width)
+        self.feedforward_norm = nn.LayerNorm(width) if norm == "layer" else SegmentNorm(width)
         self.feedforward = nn.Sequential(
             nn.Linear(width, feedforward_ratio * width),
             nn.GELU(),
             nn.Linear(feedforward_ratio * width, width),
         )
+        self.dropout = nn.Dropout(dropout)
 
-    def split(self, rows_BND: Tensor) -> tuple[Tensor, KeyValues]:
-        """Normalises rows and projects them to queries, keys and values."""
-        return self.attention.split(self.attention_norm(rows_BND))
+    def split(self, rows_BND: Tensor, segments: Tensor | int) -> tuple[Tensor, KeyValues]:
+        """Normalises rows of some `Segment`s and projects them to queries, keys and values."""
+        return self.attention.split(normalise(self.attention_norm, rows_BND, segments))
 
-    def finish(self, rows_BND: Tensor, heads_HBNE: Tensor) -> Tensor:
+    def finish(self, rows_BND: Tensor, heads_HBNE: Tensor, segments: Tensor | int) -> Tensor:
         """Adds what attention read, then the feed-forward part."""
-        attended_BND = rows_BND + self.attention.merge(heads_HBNE)
-        out_BND: Tensor = attended_BND + self.feedforward(self.feedforward_norm(attended_BND))
+        attended_BND = rows_BND + self.dropout(self.attention.merge(heads_HBNE))
+        normed_BND = normalise(self.feedforward_norm, attended_BND, segments)
+        added_BND = self.feedforward(normed_BND)
+        out_BND: Tensor = attended_BND + self.dropout(added_BND)
         return out_BND
 
 
 class Backbone(nn.Module):
-    """L layers, bidirectional over the input; blocks of later rows read it from the caches."""
+    """L layers over the input; blocks of later rows read it from the caches."""
 
     def __init__(
         self,
@@ -83,6 +95,8 @@ class Backbone(nn.Module):
         num_heads: int,
         feedforward_ratio: int,
         start_bias: tuple[float, ...],
+        dropout: float,
+        norm: Norm,
     ) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
@@ -91,6 +105,8 @@ class Backbone(nn.Module):
                 num_heads=num_heads,
                 feedforward_ratio=feedforward_ratio,
                 start_bias=start_bias,
+                dropout=dropout,
+                norm=norm,
             )
             for _ in range(num_layers)
         )
@@ -101,9 +117,16 @@ class Backbone(nn.Module):
         return [layer for layer in self.layers if isinstance(layer, Layer)]
 
     def encode(
-        self, rows_BSD: Tensor, attributes_BSA: Tensor, mask_BS: Tensor, *, num_read: int
+        self,
+        rows_BSD: Tensor,
+        attributes_BSA: Tensor,
+        mask_BS: Tensor,
+        *,
+        segments_BS: Tensor,
+        num_read: int,
+        visible_SS: Tensor | None = None,
     ) -> Encoded:
-        """Runs the input through all layers; every position sees every unmasked position.
+        """Runs the input through all layers.
 
         In the last layer only the last `num_read` rows are computed, since nothing reads the
         others: what later rows attend to are keys and values, made from the layer's input.
@@ -112,27 +135,38 @@ class Backbone(nn.Module):
             rows_BSD: (B, S, D) embedded tokens.
             attributes_BSA: (B, S, A) int64 codes for the match bias; 0 matches nothing.
             mask_BS: (B, S) bool, True for a token, False for padding.
+            segments_BS: (B, S) int64 `Segment` of each token.
             num_read: R, between 1 and S.
+            visible_SS: (S, S) bool, which position may see which token; all if None.
         """
         last = len(self.layers) - 1
         read_ABRS = match(attributes_BSA[:, -num_read:], attributes_BSA)
         all_ABSS = match(attributes_BSA, attributes_BSA) if last else read_ABRS
         caches: list[KeyValues] = []
         for index, layer in enumerate(self.depth):
-            query_HBSE, cache = layer.split(rows_BSD)
-            match_ABQS = all_ABSS
+            query_HBSE, cache = layer.split(rows_BSD, segments_BS)
+            match_ABQS, visible_QS = all_ABSS, visible_SS
             if index == last:
                 query_HBSE, rows_BSD = query_HBSE[:, :, -num_read:], rows_BSD[:, -num_read:]
+                segments_BS = segments_BS[:, -num_read:]
                 match_ABQS = read_ABRS
-            logits_HBQS = attention_logits(
-                query_HBSE, cache.keys_HBSE, layer.attention.bias(match_ABQS, mask_BS)
-            )
-            rows_BSD = layer.finish(rows_BSD, logits_HBQS.softmax(-1) @ cache.values_HBSE)
+                visible_QS = None if visible_SS is None else visible_SS[-num_read:]
+            bias_HBQS = layer.attention.bias(match_ABQS, mask_BS, visible_QS=visible_QS)
+            logits_HBQS = attention_logits(query_HBSE, cache.keys_HBSE, bias_HBQS)
+            heads_HBQE = logits_HBQS.softmax(-1) @ cache.values_HBSE
+            rows_BSD = layer.finish(rows_BSD, heads_HBQE, segments_BS)
             caches.append(cache)
         return Encoded(tuple(caches), mask_BS, rows_BSD)
 
     def group_biases(
-        self, match_ABNS: Tensor, mask_BS: Tensor, match_AXMM: Tensor, mask_XM: Tensor
+        self,
+        match_ABNS: Tensor,
+        mask_BS: Tensor,
+        match_AXMM: Tensor,
+        mask_XM: Tensor,
+        *,
+        visible_NS: Tensor | None = None,
+        visible_MM: Tensor | None = None,
     ) -> list[GroupBias]:
         """Computes each layer's bias of grouped rows, once for all their blocks.
 
@@ -141,11 +175,13 @@ class Backbone(nn.Module):
             mask_BS: (B, S) bool, positions of the input that may be seen.
             match_AXMM: (A, X, M, M) matches of the rows with one another.
             mask_XM: (X, M) bool, True for a row, False for an empty slot.
+            visible_NS: (N, S) bool, which row may see which position of the input; all if None.
+            visible_MM: (M, M) bool, which row may see which of its group; all if None.
         """
         return [
             GroupBias(
-                layer.attention.bias(match_ABNS, mask_BS),
-                layer.attention.bias(match_AXMM, mask_XM),
+                layer.attention.bias(match_ABNS, mask_BS, visible_QS=visible_NS),
+                layer.attention.bias(match_AXMM, mask_XM, visible_QS=visible_MM),
             )
             for layer in self.depth
         ]
@@ -175,10 +211,10 @@ class Backbone(nn.Module):
         for layer, cache, bias, before in zip(
             self.depth, encoded.caches, biases, earlier, strict=True
         ):
-            query_HBNE, block = layer.split(rows_BND)
+            query_HBNE, block = layer.split(rows_BND, Segment.CANDIDATE)
             own = _append(before, block, batch * groups, size)
             heads_HBNE = _attend_in_groups(query_HBNE, cache, own, bias)
-            rows_BND = layer.finish(rows_BND, heads_HBNE)
+            rows_BND = layer.finish(rows_BND, heads_HBNE, Segment.CANDIDATE)
             grown.append(own)
         return rows_BND.view(batch, groups, size, width), grown
 

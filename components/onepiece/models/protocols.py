@@ -5,14 +5,15 @@ the context, so a model that has both (OnePiece) encodes a request once for both
 """
 
 # Shape suffixes: B = requests, K = reasoning steps or vectors a user, D = width,
-#                 N = items or candidates, A = tasks.
+#                 N = items or candidates, A = tasks, S = positions with the query first.
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from torch import Tensor, nn
 
-from onepiece.models.inputs import CandidateTensors, ContextTensors
+from onepiece.models.inputs import CandidateTensors, ContextTensors, GroupSize
 
 EncodingT = TypeVar("EncodingT")
 
@@ -45,6 +46,34 @@ class GroupScores(Protocol[EncodingT]):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class VectorsByPosition:
+    """The user vectors of B sequences after each of their positions, padding behind."""
+
+    vectors_BSD: Tensor
+    """(B, S, D) float32; the first is the one before any item."""
+    item_rows_BS: Tensor
+    """(B, S) int64 row of the item at each position; 0 for the first and for padding."""
+    is_history_BS: Tensor
+    """(B, S) bool, True where there is an item."""
+
+
+class PositionVectors(Protocol):
+    """Gives user vectors of a sequence's whole past in one pass, so that each item is a target."""
+
+    def position_vectors(self, context: ContextTensors) -> VectorsByPosition:
+        """Gives at each position what `encode_context` gives if the request comes right after it.
+
+        "Right after" is the instant of the next item; for the last position, of the request.
+        The target of position i is the item at i + 1.
+
+        Raises:
+            InvalidInput: A context has anchors or a query: they belong to the request, and would
+                tell earlier positions about it.
+        """
+        ...
+
+
 class HeadsRecipe(Protocol):
     """What everybody may ask of a model's recipe."""
 
@@ -59,7 +88,7 @@ class HeadsRecipe(Protocol):
         ...
 
     @property
-    def group_size(self) -> int:
+    def group_size(self) -> GroupSize:
         """Most candidates that are scored together."""
         ...
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from onepiece.context.builder import TOKEN_FEATURES, TokenKind
-from onepiece.context.vocabulary import Vocabulary
+from onepiece.context.vocabulary import UNKNOWN_ROW, Vocabulary
+from onepiece.errors import InvalidInput
 from onepiece.models.inputs import ContextTensors
 
 _AGE = TOKEN_FEATURES.index("log_age_days")
@@ -20,6 +21,8 @@ class Sequences:
 
     rows_BSD: Tensor
     """(B, S, D) embeddings, unscaled and without positions."""
+    item_rows_BS: Tensor
+    """(B, S) int64 rows of the item table; 0 for the query, boundaries and padding."""
     length_B: Tensor
     """(B,) int64, real positions; at least 1, the query."""
     age_days_BS: Tensor
@@ -30,8 +33,16 @@ class Sequences:
     @property
     def from_newest_BS(self) -> Tensor:
         """(B, S) int64, 0 at the last real position, growing towards the first; 0 for padding."""
-        place_S = torch.arange(self.rows_BSD.shape[1])
-        return (self.length_B[:, None] - 1 - place_S).clamp(min=0)
+        return (self.length_B[:, None] - 1 - self._place_S).clamp(min=0)
+
+    @property
+    def is_real_BS(self) -> Tensor:
+        """(B, S) bool, False for padding."""
+        return self._place_S < self.length_B[:, None]
+
+    @property
+    def _place_S(self) -> Tensor:
+        return torch.arange(self.rows_BSD.shape[1], device=self.rows_BSD.device)
 
     def last_of(self, rows_BSD: Tensor) -> Tensor:
         """Takes the row of each request's last real position: (B, D)."""
@@ -72,6 +83,7 @@ class SequenceTokens(nn.Module):
         tokens_BTD = self.items(rows_BT) + boundaries_BTD
         return Sequences(
             rows_BSD=torch.cat([self._query(context)[:, None], tokens_BTD], dim=1),
+            item_rows_BS=nn.functional.pad(rows_BT, (1, 0)),
             length_B=(kinds_BT != 0).sum(1) + 1,
             age_days_BS=nn.functional.pad(age_BT, (1, 0)),
             is_history_BS=nn.functional.pad(is_history_BT, (1, 0)),
@@ -86,3 +98,23 @@ class SequenceTokens(nn.Module):
 
 def _is_history(kinds_BT: Tensor) -> Tensor:
     return (kinds_BT == TokenKind.RECENT) | (kinds_BT == TokenKind.MEMORY)
+
+
+def refuse_what_leaks(context: ContextTensors) -> None:
+    """Refuses contexts in which an earlier position would know of the request.
+
+    An unknown query without words says nothing and is let through.
+
+    Raises:
+        InvalidInput: A context has anchors or a query.
+    """
+    num_anchors = int(((context.kinds_BT != 0) & ~_is_history(context.kinds_BT)).sum())
+    has_query_B = (context.query_B > UNKNOWN_ROW) | (context.words_BW != 0).any(1)
+    num_queries = int(has_query_B.sum())
+    if num_anchors or num_queries:
+        raise InvalidInput(
+            f"{num_anchors} anchor tokens and {num_queries} queries were given to train on every "
+            "position, where they would tell the past about the request; set "
+            "context.max_anchor_tokens to 0 and train requests with a query on their last "
+            "position only"
+        )

@@ -10,7 +10,7 @@ import json
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from onepiece.errors import InvalidDataset, InvalidRecipe
 from onepiece.output import new_folder, write_durably
+from onepiece.training.stopping import Validation
 
 _STATE, _PLACE = "state.safetensors", "place.json"
 _NAME = re.compile(r"step-(\d{9})")
@@ -38,10 +39,26 @@ class Place:
     """What is being trained: hash of recipe and examples."""
     losses: tuple[float, ...]
     """Loss of each step done."""
+    validations: tuple[Validation, ...]
+    """What early stopping has measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What a checkpoint held besides the weights and the optimiser's state."""
+
+    place: Place
+    best_weights: Mapping[str, Tensor]
+    """Weights of the best epoch measured; empty if none was."""
 
 
 def save_checkpoint(
-    folder: Path, *, model: nn.Module, optimiser: torch.optim.Optimizer, place: Place
+    folder: Path,
+    *,
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    place: Place,
+    best_weights: Mapping[str, Tensor],
 ) -> Path:
     """Writes a checkpoint into `folder`, whole or not at all, and drops the oldest ones.
 
@@ -51,11 +68,14 @@ def save_checkpoint(
     target = folder / f"step-{place.step:09d}"
     if target.exists():
         return target
-    payload = dump_tensors(_tensors(model, optimiser))
+    tensors = _tensors(model, optimiser)
+    tensors |= {f"best/{name}": value.contiguous() for name, value in best_weights.items()}
+    payload = dump_tensors(tensors)
     document = {
         "step": place.step,
         "run_digest": place.run_digest,
         "losses": list(place.losses),
+        "validations": [asdict(validation) for validation in place.validations],
         "state_sha256": hashlib.sha256(payload).hexdigest(),
     }
     with new_folder(target) as temporary:
@@ -74,7 +94,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 def load_checkpoint(
     folder: Path, *, model: nn.Module, optimiser: torch.optim.Optimizer, run_digest: str
-) -> Place:
+) -> Restored:
     """Restores weights and optimiser from one checkpoint and says where the training stood.
 
     Raises:
@@ -86,9 +106,14 @@ def load_checkpoint(
         payload = (folder / _STATE).read_bytes()
         if hashlib.sha256(payload).hexdigest() != document["state_sha256"]:
             raise ValueError(f"{_STATE} differs from its recorded hash")
-        place = Place(int(document["step"]), document["run_digest"], tuple(document["losses"]))
+        place = Place(
+            step=int(document["step"]),
+            run_digest=document["run_digest"],
+            losses=tuple(document["losses"]),
+            validations=tuple(Validation(**one) for one in document["validations"]),
+        )
         tensors = load_tensors(payload)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise InvalidDataset(
             f"the checkpoint {folder} is damaged: {error}; delete it to go on from the one before"
         ) from error
@@ -102,7 +127,7 @@ def load_checkpoint(
         state = _under(f"optimiser/{name}/", tensors)
         if state:
             optimiser.state[parameter] = state
-    return place
+    return Restored(place, _under("best/", tensors))
 
 
 def _tensors(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -3,11 +3,13 @@
 import io
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
 from onepiece.output import whole_file, write_durably
+from onepiece.training.stopping import Validation
 
 
 def curve_paths(bundle: Path) -> tuple[Path, Path]:
@@ -17,8 +19,22 @@ def curve_paths(bundle: Path) -> tuple[Path, Path]:
     )
 
 
-def save_curve(bundle: Path, losses: Sequence[float], metrics: Mapping[str, float]) -> None:
+def save_curve(
+    bundle: Path,
+    losses: Sequence[float],
+    metrics: Mapping[str, float],
+    *,
+    validations: Sequence[Validation],
+    stopping_metric: str | None,
+) -> None:
     """Writes `<bundle>.curve.json` and `<bundle>.curve.png`, in place of older ones.
+
+    Args:
+        bundle: Folder of the bundle.
+        losses: Loss of each step.
+        metrics: Of the weights that the bundle holds.
+        validations: One an epoch measured.
+        stopping_metric: Which of their metrics is drawn, on an axis of its own; None for none.
 
     Raises:
         StorageFull: No room; an older file is as it was.
@@ -26,7 +42,11 @@ def save_curve(bundle: Path, losses: Sequence[float], metrics: Mapping[str, floa
     from matplotlib.figure import Figure
 
     json_path, png_path = curve_paths(bundle)
-    document = {"losses": list(losses), "metrics": dict(metrics)}
+    document = {
+        "losses": list(losses),
+        "metrics": dict(metrics),
+        "validations": [asdict(validation) for validation in validations],
+    }
     with whole_file(json_path) as partial:
         write_durably(partial, json.dumps(document, indent=1).encode())
     # A figure of its own, without pyplot: no window, no global state, drawn by Agg.
@@ -36,6 +56,11 @@ def save_curve(bundle: Path, losses: Sequence[float], metrics: Mapping[str, floa
     axes.plot(steps, losses, color="0.8", linewidth=0.8, label="loss of a step")
     axes.plot(steps, _smoothed(losses), color="tab:blue", label="mean of the last 50 steps")
     axes.set(xlabel="step", ylabel="training loss", title=_title(metrics))
+    if stopping_metric is not None:
+        right = axes.twinx()
+        values = [one.metrics[stopping_metric] for one in validations]
+        right.plot([one.step for one in validations], values, "o-", color="tab:orange")
+        right.set_ylabel(f"validation {stopping_metric} (dots)", color="tab:orange")
     axes.legend()
     picture = io.BytesIO()
     figure.savefig(picture, dpi=110, format="png")

@@ -60,6 +60,7 @@ def fit(
     trained = train(
         examples,
         recipe,
+        validate=lambda model: evaluate(model, examples),
         checkpoints=checkpoints,
         resume_from=resume_from,
         on_progress=on_progress,
@@ -80,11 +81,18 @@ def fit(
             "examples_digest": examples.digest,
             "num_training_examples": len(examples.rows(is_validation=False)),
             "num_steps": num_steps,
+            "best_epoch": trained.best.epoch if trained.best else None,
             "num_workers": share.num_workers,
             "torch_version": str(torch.__version__),
         },
     )
-    save_curve(out, trained.losses, metrics)
+    save_curve(
+        out,
+        trained.losses,
+        metrics,
+        validations=trained.validations,
+        stopping_metric=recipe.stopping.metric if recipe.stopping else None,
+    )
     return Fitted(version, metrics, num_steps, trained.resumed_at)
 
 

@@ -3,34 +3,35 @@
 import hashlib
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
-from onepiece.errors import TrainingDiverged
+from onepiece.errors import InvalidRecipe, TrainingDiverged
 from onepiece.models.protocols import Model
 from onepiece.models.registry import build_model
+from onepiece.training import stopping
+from onepiece.training.batch_order import batches, steps_per_epoch
 from onepiece.training.catalogue_objective import NegativeSampler
 from onepiece.training.checkpoint import (
     Place,
+    Restored,
     load_checkpoint,
     newest_checkpoint,
     save_checkpoint,
 )
 from onepiece.training.objective import objective
+from onepiece.training.optimiser import new_optimiser, set_learning_rate
 from onepiece.training.packed import Examples
-from onepiece.training.recipe import OptimiserRecipe, TrainingRecipe
+from onepiece.training.recipe import TrainingRecipe
+from onepiece.training.stopping import Validate, Validation
 
 log = logging.getLogger(__name__)
-
-_SORT_WINDOW = 16
-"""Batches among which requests of like length are put together; chosen here: enough to save
-padding, few enough that a batch is still a draw."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +51,14 @@ class Progress:
 
     step: int
     num_steps: int
+    """Steps if training is not stopped early."""
     loss: float
     is_checkpoint: bool = False
     """Whether a checkpoint was due, in every worker alike."""
     checkpoint: Path | None = None
     """Where rank 0 wrote it."""
+    validation: Validation | None = None
+    """What was measured after this step, if an epoch ended with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +66,22 @@ class Trained:
     """The outcome of a training."""
 
     model: Model
+    """With early stopping, the weights of the best epoch."""
     losses: tuple[float, ...]
     """Loss of each step."""
     resumed_at: int
     """Steps that a checkpoint had done already."""
+    validations: tuple[Validation, ...]
+    """One an epoch measured; none without early stopping."""
+    best: Validation | None
+    """The one whose weights these are; None without early stopping."""
 
 
 def train(
     examples: Examples,
     recipe: TrainingRecipe,
     *,
+    validate: Validate | None = None,
     checkpoints: Path | None = None,
     resume_from: Path | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
@@ -85,6 +95,8 @@ def train(
     Args:
         examples: What to train on; validation examples are left alone.
         recipe: How.
+        validate: Measures a model on the validation examples; read if `recipe.stopping` is set,
+            on rank 0.
         checkpoints: Folder for checkpoints; None writes none. Only rank 0 writes.
         resume_from: One checkpoint to go on from; None takes the newest in `checkpoints`.
         on_progress: Called after each step.
@@ -93,35 +105,141 @@ def train(
     Raises:
         TrainingDiverged: The loss is NaN or infinite.
         StorageFull: No room for a checkpoint; earlier ones are intact.
-        InvalidRecipe: The checkpoint is of another run.
+        InvalidRecipe: The checkpoint is of another run, or stopping has nothing to go by.
     """
-    model = new_model(examples, recipe)
-    optimiser = _optimiser(model, recipe.optimiser)
-    digest = run_digest(examples, recipe)
+    run = _start(examples, recipe, validate=validate, share=share)
     found = resume_from or (newest_checkpoint(checkpoints) if checkpoints else None)
-    place = Place(0, digest, ())
     if found is not None:
-        place = load_checkpoint(found, model=model, optimiser=optimiser, run_digest=digest)
-        log.info("training goes on from a checkpoint", extra={"step": place.step})
-    resumed_at, losses = place.step, list(place.losses)
+        run.restore(found)
+    resumed_at = len(run.losses)
     catalogue = recipe.losses.catalogue
     sampler = NegativeSampler(examples.vocabulary, catalogue) if catalogue else None
     rows = examples.rows(is_validation=False)
-    num_steps = -(-len(rows) // recipe.batch_size) * recipe.epochs
-    for step, batch_rows in _batches(examples, rows, recipe, first_step=resumed_at):
-        _set_learning_rate(optimiser, recipe.optimiser, step=step, num_steps=num_steps)
+    num_steps = steps_per_epoch(len(rows), recipe) * recipe.epochs
+    for step, batch_rows in batches(examples, rows, recipe, first_step=resumed_at):
+        if run.is_over():
+            break
+        set_learning_rate(run.optimiser, recipe.optimiser, step=step, num_steps=num_steps)
         mine = batch_rows[share.rank :: share.num_workers]
-        value = _step(
-            model, optimiser, examples, mine, recipe, share=share, step=step, sampler=sampler
+        loss = _step(
+            run.model,
+            run.optimiser,
+            examples,
+            mine,
+            recipe,
+            share=share,
+            step=step,
+            sampler=sampler,
         )
-        losses.append(value)
-        done, written = step + 1, None
-        is_due = checkpoints is not None and _is_due(done, num_steps, recipe)
+        run.losses.append(loss)
+        validation = run.validation_due(steps_per_epoch(len(rows), recipe))
+        written = None
+        is_due = checkpoints is not None and run.is_checkpoint_due(num_steps)
         if checkpoints and is_due and share.rank == 0:
-            place = Place(done, digest, tuple(losses))
-            written = save_checkpoint(checkpoints, model=model, optimiser=optimiser, place=place)
-        on_progress(Progress(done, num_steps, losses[-1], is_due, written))
-    return Trained(model.eval(), tuple(losses), resumed_at)
+            written = run.save(checkpoints)
+        on_progress(Progress(step + 1, num_steps, loss, is_due, written, validation))
+    return run.trained(resumed_at)
+
+
+@dataclass
+class _Run:
+    """A training under way: everything that a checkpoint holds."""
+
+    recipe: TrainingRecipe
+    share: Share
+    digest: str
+    model: Model
+    optimiser: torch.optim.Optimizer
+    validate: Validate | None
+    losses: list[float]
+    validations: list[Validation]
+    best_weights: Mapping[str, Tensor]
+    """Weights of the best epoch so far; empty before the first validation."""
+
+    def restore(self, folder: Path) -> None:
+        restored: Restored = load_checkpoint(
+            folder, model=self.model, optimiser=self.optimiser, run_digest=self.digest
+        )
+        self.losses = list(restored.place.losses)
+        self.validations = list(restored.place.validations)
+        self.best_weights = restored.best_weights
+        log.info("training goes on from a checkpoint", extra={"step": len(self.losses)})
+
+    def save(self, folder: Path) -> Path:
+        return save_checkpoint(
+            folder,
+            model=self.model,
+            optimiser=self.optimiser,
+            place=Place(len(self.losses), self.digest, tuple(self.losses), tuple(self.validations)),
+            best_weights=self.best_weights,
+        )
+
+    def is_over(self) -> bool:
+        recipe = self.recipe.stopping
+        return recipe is not None and stopping.is_over(self.validations, recipe)
+
+    def is_checkpoint_due(self, num_steps: int) -> bool:
+        done = len(self.losses)
+        is_regular = done % self.recipe.checkpoint_every_steps == 0
+        return is_regular or done == num_steps or self.is_over()
+
+    def validation_due(self, num_epoch_steps: int) -> Validation | None:
+        """Measures if the step just done ends an epoch to be measured."""
+        recipe, done = self.recipe.stopping, len(self.losses)
+        epoch, rest = divmod(done, num_epoch_steps)
+        if recipe is None or self.validate is None or rest:
+            return None
+        if not stopping.is_due(epoch, recipe, num_epochs=self.recipe.epochs):
+            return None
+        metrics = stopping.measure(
+            self.model,
+            self.validate,
+            metric=recipe.metric,
+            rank=self.share.rank,
+            num_workers=self.share.num_workers,
+        )
+        validation = Validation(epoch, done, metrics)
+        self.validations.append(validation)
+        if stopping.best_of(self.validations, recipe) is validation:
+            state = self.model.state_dict()
+            self.best_weights = {name: value.detach().clone() for name, value in state.items()}
+        log.info("epoch validated", extra={"epoch": epoch, recipe.metric: metrics[recipe.metric]})
+        return validation
+
+    def trained(self, resumed_at: int) -> Trained:
+        best = None
+        if self.recipe.stopping is not None:
+            self.model.load_state_dict(self.best_weights)
+            best = stopping.best_of(self.validations, self.recipe.stopping)
+        return Trained(
+            model=self.model.eval(),
+            losses=tuple(self.losses),
+            resumed_at=resumed_at,
+            validations=tuple(self.validations),
+            best=best,
+        )
+
+
+def _start(
+    examples: Examples, recipe: TrainingRecipe, *, validate: Validate | None, share: Share
+) -> _Run:
+    if recipe.stopping is not None and validate is None:
+        raise InvalidRecipe(
+            f"stopping.metric is {recipe.stopping.metric} but nothing measures it; give "
+            "`validate` a function, or leave out stopping"
+        )
+    model = new_model(examples, recipe)
+    return _Run(
+        recipe=recipe,
+        share=share,
+        digest=run_digest(examples, recipe),
+        model=model,
+        optimiser=new_optimiser(model, recipe.optimiser),
+        validate=validate,
+        losses=[],
+        validations=[],
+        best_weights={},
+    )
 
 
 def new_model(examples: Examples, recipe: TrainingRecipe) -> Model:
@@ -135,21 +253,6 @@ def run_digest(examples: Examples, recipe: TrainingRecipe) -> str:
     """Names a training by what goes into it: 64 hexadecimal digits."""
     text = f"{examples.digest}\n{recipe.model_dump_json()}"
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def learning_rate_factor(recipe: OptimiserRecipe, *, step: int, num_steps: int) -> float:
-    """Says what part of the highest learning rate step `step` (from 0) gets, in (0, 1]."""
-    warm_up_steps = min(recipe.warm_up_steps, num_steps // 2)
-    if step < warm_up_steps:
-        return (step + 1) / (warm_up_steps + 1)
-    progress = (step - warm_up_steps) / max(num_steps - warm_up_steps, 1)
-    match recipe.decay:
-        case "cosine":
-            return 0.5 * (1 + math.cos(math.pi * progress))
-        case "linear":
-            return 1 - progress
-        case "constant":
-            return 1.0
 
 
 def _step(
@@ -200,58 +303,3 @@ def _average_gradients(model: nn.Module, num_workers: int) -> None:
         end = start + parameter.numel()
         parameter.grad = flat[start:end].view_as(parameter)
         start = end
-
-
-def _batches(
-    examples: Examples, rows: NDArray[np.int64], recipe: TrainingRecipe, *, first_step: int
-) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """Yields the number and the examples of each step from `first_step` on."""
-    step = 0
-    for epoch in range(recipe.epochs):
-        random = np.random.default_rng([recipe.seed, epoch])
-        order = random.permutation(rows)
-        if recipe.batch_order == "length_sorted":
-            order = _sorted_in_windows(order, examples.sizes(order), recipe.batch_size)
-        starts = np.arange(0, len(order), recipe.batch_size)
-        for start in random.permutation(starts):
-            if step >= first_step:
-                # Ascending rows read the memory map forwards.
-                yield step, np.sort(order[start : start + recipe.batch_size])
-            step += 1
-
-
-def _sorted_in_windows(
-    order: NDArray[np.int64], sizes: NDArray[np.int64], batch_size: int
-) -> NDArray[np.int64]:
-    window = np.arange(len(order)) // (batch_size * _SORT_WINDOW)
-    sorted_order: NDArray[np.int64] = order[np.lexsort((sizes, window))]
-    return sorted_order
-
-
-def _optimiser(model: Model, recipe: OptimiserRecipe) -> torch.optim.AdamW:
-    """Gives the match bias its own learning rate and no weight decay."""
-    biases: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            (biases if name.endswith("match_bias_HA") else others).append(parameter)
-    return torch.optim.AdamW(
-        [
-            {"params": others, "factor": 1.0, "weight_decay": recipe.weight_decay},
-            {"params": biases, "factor": recipe.match_bias_multiplier, "weight_decay": 0.0},
-        ],
-        lr=recipe.learning_rate,
-        fused=True,
-    )
-
-
-def _set_learning_rate(
-    optimiser: torch.optim.Optimizer, recipe: OptimiserRecipe, *, step: int, num_steps: int
-) -> None:
-    factor = learning_rate_factor(recipe, step=step, num_steps=num_steps)
-    for group in optimiser.param_groups:
-        group["lr"] = recipe.learning_rate * group["factor"] * factor
-
-
-def _is_due(done: int, num_steps: int, recipe: TrainingRecipe) -> bool:
-    return done % recipe.checkpoint_every_steps == 0 or done == num_steps

@@ -144,6 +144,28 @@ class OptimiserRecipe(BaseModel):
     )
 
 
+class StoppingRecipe(BaseModel):
+    """Early stopping: the epoch that is best on the validation examples is kept."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    metric: str = Field(
+        min_length=1,
+        max_length=100,
+        description="Validation metric that decides; greater is better, the earlier epoch wins a "
+        "tie.",
+    )
+    patience_epochs: int = Field(
+        5,
+        ge=1,
+        le=1_000,
+        description="Training ends when the best epoch lies this many behind, in epochs.",
+    )
+    every_epochs: int = Field(
+        1, ge=1, le=1_000, description="Epochs from one validation to the next, in epochs."
+    )
+
+
 class TrainingRecipe(BaseModel):
     """Everything that training does; the context's and the model's part go into the bundle."""
 
@@ -177,6 +199,11 @@ class TrainingRecipe(BaseModel):
     )
     checkpoint_every_steps: int = Field(
         200, ge=1, le=10_000_000, description="Steps between two checkpoints, in steps."
+    )
+    stopping: StoppingRecipe | None = Field(
+        None,
+        description="When to end before the last epoch; by default never, and the last weights "
+        "count.",
     )
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of weights, draws and order.")
 

@@ -10,7 +10,17 @@ RECIPES: TypeAdapter[ModelRecipe] = TypeAdapter(ModelRecipe)
 
 
 @pytest.mark.parametrize(
-    "document", [{}, {"kind": "onepiece"}, {"kind": "sasrec", "width": 8}, {"kind": "hstu"}]
+    "document",
+    [
+        {},
+        {"kind": "onepiece"},
+        {"kind": "sasrec", "width": 8},
+        {"kind": "hstu"},
+        {"kind": "gru4rec", "num_layers": 2},
+        {"kind": "dlrm_towers", "hidden_widths": [8]},
+        {"kind": "dlrm_ranker", "ranking_tasks": ["click", "order"]},
+        {"kind": "rearec", "backbone": "hstu", "num_steps": 1},
+    ],
 )
 def test_a_recipe_read_back_builds_the_model_that_it_names(
     document: dict[str, object], vocabulary: Vocabulary
@@ -27,7 +37,7 @@ def test_a_recipe_read_back_builds_the_model_that_it_names(
 
 
 def test_an_unknown_model_is_told_the_known_ones() -> None:
-    with pytest.raises(ValidationError, match="give one of onepiece, sasrec, hstu"):
+    with pytest.raises(ValidationError, match="give one of onepiece, sasrec, hstu, gru4rec"):
         RECIPES.validate_python({"kind": "sasrek"})
 
 

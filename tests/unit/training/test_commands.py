@@ -73,3 +73,20 @@ def test_a_bundle_is_never_overwritten(bundle: Path, repository: Path, data: Pat
 
     with pytest.raises(OutputExists, match=str(bundle)):
         _run(["run", "--recipe", str(tiny), "--data", str(data), "--out", str(bundle)])
+
+
+def test_a_training_that_may_stop_early_says_when_and_draws_it(
+    repository: Path, data: Path, tmp_path: Path
+) -> None:
+    tiny = (repository / "ray_jobs" / "recipes" / "tiny.yaml").read_text()
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(tiny + "epochs: 3\nstopping: {metric: mrr_order_shelf, patience_epochs: 3}\n")
+
+    _run(["run", "--recipe", str(recipe), "--data", str(data), "--out", str(tmp_path / "b")])
+
+    curve = json.loads(curve_paths(tmp_path / "b")[0].read_text())
+    values = [one["metrics"]["mrr_order_shelf"] for one in curve["validations"]]
+    bundle = load_bundle(tmp_path / "b")
+    assert len(values) == 3
+    assert bundle.provenance["best_epoch"] == values.index(max(values)) + 1
+    assert bundle.metrics["mrr_order_shelf"] == max(values)

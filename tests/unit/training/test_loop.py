@@ -6,7 +6,8 @@ import torch
 
 from onepiece.errors import InvalidDataset, InvalidRecipe, TrainingDiverged
 from onepiece.training.checkpoint import newest_checkpoint
-from onepiece.training.loop import Progress, learning_rate_factor, train
+from onepiece.training.loop import Progress, train
+from onepiece.training.optimiser import learning_rate_factor
 from onepiece.training.packed import Examples
 from onepiece.training.recipe import OptimiserRecipe, TrainingRecipe
 
@@ -59,6 +60,22 @@ def test_a_stopped_training_goes_on_to_the_very_same_weights(
 
     assert resumed.resumed_at == stop_after // 5 * 5
     assert resumed.losses == uninterrupted.losses
+    assert _weights(resumed.model) == _weights(uninterrupted.model)
+
+
+@pytest.mark.parametrize("share", ["dropout", "action_mask_share"])
+def test_what_is_dropped_is_the_same_in_a_training_that_goes_on(
+    examples: Examples, recipe: TrainingRecipe, tmp_path: Path, share: str
+) -> None:
+    model = recipe.model.model_copy(update={share: 0.3})
+    dropping = recipe.model_copy(update={"model": model})
+    uninterrupted = train(examples, dropping)
+    with pytest.raises(Stopped):
+        train(examples, dropping, checkpoints=tmp_path, on_progress=_stop_after(7))
+
+    resumed = train(examples, dropping, checkpoints=tmp_path)
+
+    assert resumed.losses == uninterrupted.losses != train(examples, recipe).losses
     assert _weights(resumed.model) == _weights(uninterrupted.model)
 
 

@@ -1,0 +1,82 @@
+"""The two heads of OnePiece: they read user vectors and logits from the reasoning blocks."""
+
+# Shape suffixes: B = requests, T = tokens, D = width, E = width of a recognition code,
+#                 G = groups, M = rows of a block, K = blocks in, tasks out.
+
+import torch
+from torch import Tensor, nn
+
+from onepiece.models.recipe import OnePieceRecipe
+
+
+class RetrievalHead(nn.Module):
+    """Reads user vectors from blocks and item vectors from embeddings."""
+
+    def __init__(self, recipe: OnePieceRecipe, item_width: int) -> None:
+        super().__init__()
+        self.blocks = recipe.blocks_of(
+            len(recipe.retrieval_tasks), num_steps=recipe.num_retrieval_steps
+        )
+        self.step_embeddings_KD = _step_embeddings(recipe.num_retrieval_steps, recipe.width)
+        self.norm = nn.LayerNorm(recipe.width)
+        if recipe.recognition_width:
+            self.recall_query = nn.Linear(recipe.width, recipe.width)
+            self.recall_key = nn.Linear(recipe.width, recipe.width)
+            # Chosen here: a token starts with a weight of 0.3, as the match bias starts above 0.
+            self.recall_bias = nn.Parameter(torch.tensor(-1.0))
+        self.item = nn.Sequential(
+            nn.Linear(item_width, 2 * recipe.width),
+            nn.GELU(),
+            nn.Linear(2 * recipe.width, recipe.width),
+        )
+
+    def recall(self, users_BKD: Tensor, tokens_BTD: Tensor, codes_BTE: Tensor) -> Tensor:
+        """Adds up the codes of the tokens, each as much as the user vector asks for it: (B, K, E).
+
+        Weights are not normalised: who buys ten items again and again wants each of them as
+        much as one who buys a single one. An item's code is nearly orthogonal to the others, so
+        its inner product with the sum is about its own weight.
+        """
+        keys_BTD = self.recall_key(tokens_BTD)
+        scale = keys_BTD.shape[-1] ** -0.5
+        logits_BKT = scale * self.recall_query(users_BKD) @ keys_BTD.transpose(1, 2)
+        recalled_BKE: Tensor = nn.functional.softplus(logits_BKT + self.recall_bias) @ codes_BTE
+        return recalled_BKE
+
+    def user(self, blocks_BKMD: Tensor) -> Tensor:
+        """Averages the normalised rows of each task's block: (B, K, D)."""
+        user_BKD: Tensor = self.norm(blocks_BKMD[:, self.blocks]).mean(2)
+        return user_BKD
+
+
+class RankingHead(nn.Module):
+    """Reads one logit a candidate and task."""
+
+    def __init__(self, recipe: OnePieceRecipe) -> None:
+        super().__init__()
+        self.blocks = recipe.blocks_of(
+            len(recipe.ranking_tasks), num_steps=recipe.num_ranking_steps
+        )
+        self.step_embeddings_KD = _step_embeddings(recipe.num_ranking_steps, recipe.width)
+        self.scores = nn.ModuleList(
+            nn.Sequential(
+                nn.LayerNorm(recipe.width),
+                nn.Linear(recipe.width, recipe.width),
+                nn.GELU(),
+                nn.Linear(recipe.width, 1),
+            )
+            for _ in recipe.ranking_tasks
+        )
+
+    def forward(self, blocks_BKGMD: Tensor) -> Tensor:
+        """Returns (B, G, M, K) logits."""
+        logits = [
+            score(blocks_BKGMD[:, block]).squeeze(-1)
+            for block, score in zip(self.blocks, self.scores, strict=True)
+        ]
+        return torch.stack(logits, dim=-1)
+
+
+def _step_embeddings(num_steps: int, width: int) -> nn.Parameter:
+    """E_RPE; chosen here: starts small, so that a step starts from the block it continues."""
+    return nn.Parameter(0.02 * torch.randn(num_steps, width))
