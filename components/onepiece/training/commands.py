@@ -14,6 +14,7 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     _add_examples(subparsers)
     _add_feed_examples(subparsers)
     _add_page_examples(subparsers)
+    _add_conventional(subparsers)
     _add_run(subparsers)
     compare_commands.add_commands(subparsers)
 
@@ -160,6 +161,47 @@ def _feed_examples(args: argparse.Namespace) -> int:
         sys.stdout.write(json.dumps(dict(sorted(counts.items()))) + "\n")
     else:
         sys.stdout.writelines(f"{name:40} {counts[name]:>12,}\n" for name in sorted(counts))
+    return 0
+
+
+def _add_conventional(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    summary = "train LightGBM on hand-made features of shown lists, and measure it and the floors"
+    conventional = subparsers.add_parser(
+        "conventional",
+        help=summary,
+        description=summary.capitalize() + "; needs the extra `baselines`.",
+        epilog="example: onepiece training conventional --recipe "
+        "ray_jobs/recipes/trivago_onepiece.yaml --data runs/trivago_train "
+        "--test runs/trivago_test --seeds 3 --json",
+    )
+    conventional.add_argument(
+        "--recipe", type=Path, required=True, help="YAML with which the examples were built"
+    )
+    conventional.add_argument("--data", type=Path, required=True, help="folder of examples")
+    conventional.add_argument("--test", type=Path, required=True, help="examples to test on")
+    conventional.add_argument("--seeds", type=int, default=3, help="runs, from seed 0 (default: 3)")
+    conventional.add_argument("--json", action="store_true", help="print the MRR as JSON")
+    conventional.set_defaults(run=_conventional)
+
+
+def _conventional(args: argparse.Namespace) -> int:
+    from onepiece.parsing import read_recipe
+    from onepiece.training.conventional import ConventionalRecipe, train_conventional
+    from onepiece.training.floors import FLOORS
+    from onepiece.training.list_ranking import rank_lists
+    from onepiece.training.packed import open_examples
+    from onepiece.training.recipe import TrainingRecipe
+
+    context = read_recipe(args.recipe, TrainingRecipe).context
+    data, test = (open_examples(folder, context=context) for folder in (args.data, args.test))
+    mrr = {name: rank_lists(floor, test).mean for name, floor in FLOORS.items()}
+    for seed in range(args.seeds):
+        ranker = train_conventional(data, ConventionalRecipe(seed=seed))
+        mrr[f"LightGBM, seed {seed}"] = rank_lists(ranker.scores, test).mean
+    if args.json:
+        sys.stdout.write(json.dumps({"mrr": mrr}) + "\n")
+    else:
+        sys.stdout.writelines(f"{name:24} {value:.4f}\n" for name, value in mrr.items())
     return 0
 
 
