@@ -13,6 +13,7 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     """Registers `examples`, `feed-examples`, `run`, `evaluate` and `compare`."""
     _add_examples(subparsers)
     _add_feed_examples(subparsers)
+    _add_page_examples(subparsers)
     _add_run(subparsers)
     compare_commands.add_commands(subparsers)
 
@@ -61,6 +62,27 @@ def _add_feed_examples(subparsers: "argparse._SubParsersAction[argparse.Argument
         examples.add_argument(f"--{name}", type=Path, required=True, help=text)
     examples.add_argument("--json", action="store_true", help="print the counts as JSON")
     examples.set_defaults(run=_feed_examples)
+
+
+def _add_page_examples(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    summary = "build examples of ranking from the shown lists of an imported data set"
+    examples = subparsers.add_parser(
+        "page-examples",
+        help=summary,
+        description=summary.capitalize() + "; its test becomes a folder of its own.",
+        epilog="example: onepiece training page-examples --recipe "
+        "ray_jobs/recipes/trivago_onepiece.yaml --events runs/trivago --out runs/trivago_train "
+        "--test-out runs/trivago_test",
+    )
+    for name, text in (
+        ("recipe", "YAML, what differs from defaults, with a part `pages`"),
+        ("events", "folder that `onepiece datasets import` made"),
+        ("out", "folder of examples to train and validate on, new"),
+        ("test-out", "folder of examples to test on, new"),
+    ):
+        examples.add_argument(f"--{name}", type=Path, required=True, help=text)
+    examples.add_argument("--json", action="store_true", help="print the counts as JSON")
+    examples.set_defaults(run=_page_examples)
 
 
 def _add_run(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -129,6 +151,29 @@ def _feed_examples(args: argparse.Namespace) -> int:
         counts = build_feed_examples(
             read_imported_events(args.events),
             read_catalogue(args.events / "catalogue.parquet"),
+            read_recipe(args.recipe, TrainingRecipe),
+            args.out,
+            test_out=args.test_out,
+            on_progress=lambda: bar.update(),
+        )
+    if args.json:
+        sys.stdout.write(json.dumps(dict(sorted(counts.items()))) + "\n")
+    else:
+        sys.stdout.writelines(f"{name:40} {counts[name]:>12,}\n" for name in sorted(counts))
+    return 0
+
+
+def _page_examples(args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from onepiece.parsing import read_recipe
+    from onepiece.training.page_data import read_page_data
+    from onepiece.training.page_examples import build_page_examples
+    from onepiece.training.recipe import TrainingRecipe
+
+    with tqdm(unit="example", file=sys.stderr, desc="examples") as bar:
+        counts = build_page_examples(
+            read_page_data(args.events),
             read_recipe(args.recipe, TrainingRecipe),
             args.out,
             test_out=args.test_out,
