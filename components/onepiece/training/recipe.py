@@ -9,6 +9,7 @@ from onepiece.models.recipe import OnePieceRecipe
 from onepiece.models.registry import ModelRecipe
 from onepiece.models.vectors import VectorRecipe
 from onepiece.training.feed_recipe import FeedRecipe
+from onepiece.training.intent_recipe import IntentRecipe
 
 
 class ExampleRecipe(BaseModel):
@@ -181,6 +182,10 @@ class TrainingRecipe(BaseModel):
     )
     feed: FeedRecipe | None = Field(
         None, description="How a feed's interactions become examples; none: from pages."
+=======
+    intents: IntentRecipe = Field(
+        default_factory=IntentRecipe,
+        description="What is trained, validated and tested on where there are receipts only.",
     )
     losses: LossRecipe = Field(default_factory=LossRecipe, description="What is minimised.")
     optimiser: OptimiserRecipe = Field(
