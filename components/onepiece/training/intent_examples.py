@@ -5,6 +5,7 @@ before its basket is folded. Tokens come from `build_context`, item statistics f
 table, as in serving.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +13,18 @@ from pathlib import Path
 import numpy as np
 
 from onepiece.context.builder import build_context
+from onepiece.context.recipe import ContextRecipe
 from onepiece.context.request import Candidates, ContextRequest
 from onepiece.context.vocabulary import Vocabulary, build_vocabulary
 from onepiece.datasets.receipts import ProfileLabels, Receipts, ShopData, order_events
+from onepiece.errors import InvalidDataset
 from onepiece.events.history import interactions_of
 from onepiece.events.history_fold import Entry, UserHistory, fold
 from onepiece.events.schema import DAY_MS, Action
 from onepiece.features.item_table import SalesLedger, WeekPromotions, compute_item_table
 from onepiece.features.store import UNKNOWN_PROFILE, Signals, UserProfile
 from onepiece.training.intent_pools import DayPools
+from onepiece.training.intent_recipe import IntentRecipe
 from onepiece.training.intents import Intent, Part, choose_intents
 from onepiece.training.packed import Example, write_examples
 from onepiece.training.recipe import TrainingRecipe
@@ -43,11 +47,11 @@ def build_intent_examples(
     promotions_at: PromotionsAt,
     recipe: TrainingRecipe,
     out: Path,
-    test_out: Path,
     *,
+    test_out: Path,
     first_day_ms: int,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> tuple[int, int]:
+    on_progress: Callable[[], object] = lambda: None,
+) -> Counter[str]:
     """Writes one folder to train and validate on, and one to test on, with one vocabulary.
 
     Popularity in the vocabulary is that before the first training intent, so that no intent
@@ -60,41 +64,53 @@ def build_intent_examples(
         out: Folder of the training and validation examples, new.
         test_out: Folder of the test examples, new.
         first_day_ms: Start of day 1, Unix ms.
-        on_progress: Called now and then with the intents done, and those to do.
+        on_progress: Called after each intent.
 
     Returns:
-        Number of examples in either folder.
+        Counts of each part: intents, the items wanted in them, and how many of these are no
+        candidate. Training intents without any target among the candidates teach nothing and
+        are left out.
 
     Raises:
         OutputExists: A folder is there already.
         StorageFull: No room; nothing half-written is left.
-        InvalidDataset: A part of the recipe's days has no receipts.
+        InvalidDataset: The recipe has no `intents`, or a part of its days has no receipts.
     """
-    catalogue, receipts = shop.catalogue, shop.receipts
+    how = recipe.intents
+    if how is None:
+        raise InvalidDataset("the recipe has no part `intents`; add one to read a shop's receipts")
     intents = choose_intents(
-        receipts, catalogue.category_of, recipe.intents, first_day_ms=first_day_ms
+        shop.receipts, shop.catalogue.category_of, how, first_day_ms=first_day_ms
     )
     vocabulary = intent_vocabulary(shop, intents)
     tests: list[Example] = []
+    counts: Counter[str] = Counter()
 
     def learned() -> Iterator[Example]:
-        asked = ask_intents(shop, intents, recipe)
-        requests = intent_requests(asked, shop, promotions_at, recipe)
         user_codes: dict[str, int] = {}
-        for done, (intent, request) in enumerate(requests):
-            on_progress(done, len(intents))
+        asked = ask_intents(shop, intents, how)
+        for intent, request in intent_requests(asked, shop, promotions_at, how):
+            on_progress()
             code = user_codes.setdefault(intent.user_id, len(user_codes))
-            example = intent_example(intent, request, recipe, vocabulary, user_code=code)
+            example = intent_example(intent, request, recipe.context, vocabulary, user_code=code)
+            _tally(counts, intent, example)
             if intent.part is Part.TEST:
                 tests.append(example)
-            else:
+            elif intent.part is Part.VALIDATION or example.stages.any():
                 yield example
 
-    num_learned = write_examples(out, learned(), vocabulary=vocabulary, context=recipe.context)
-    num_tests = write_examples(
+    write_examples(out, learned(), vocabulary=vocabulary, context=recipe.context)
+    write_examples(
         test_out, iter(tests), vocabulary=vocabulary, context=recipe.context, is_test=True
     )
-    return num_learned, num_tests
+    return counts
+
+
+def _tally(counts: Counter[str], intent: Intent, example: Example) -> None:
+    part = intent.part.value
+    counts[f"num_{part}_intents"] += 1
+    counts[f"num_{part}_targets"] += len(intent.target_ids)
+    counts[f"num_{part}_targets_missed"] += example.num_missed
 
 
 def intent_vocabulary(shop: ShopData, intents: Sequence[Intent]) -> Vocabulary:
@@ -112,7 +128,7 @@ def intent_vocabulary(shop: ShopData, intents: Sequence[Intent]) -> Vocabulary:
 
 
 def ask_intents(
-    shop: ShopData, intents: Sequence[Intent], recipe: TrainingRecipe
+    shop: ShopData, intents: Sequence[Intent], recipe: IntentRecipe
 ) -> Iterator[AskedIntent]:
     """Replays the receipts of the households that have intents, and asks each before its basket.
 
@@ -132,14 +148,14 @@ def ask_intents(
             yield AskedIntent(intent, _signals(intent, history, shop, recipe))
         if not by_basket:
             return
-        fold(history, order, category_of=category_of, recipe=recipe.intents.history)
+        fold(history, order, category_of=category_of, recipe=recipe.history)
 
 
 def intent_requests(
     asked: Iterator[AskedIntent],
     shop: ShopData,
     promotions_at: PromotionsAt,
-    recipe: TrainingRecipe,
+    recipe: IntentRecipe,
 ) -> Iterator[tuple[Intent, ContextRequest]]:
     """Finds each intent's candidates in its day's item table; intents ascend in time."""
     receipts = shop.receipts
@@ -161,9 +177,9 @@ def intent_requests(
                 shop.catalogue,
                 promotions_at(day_ms),
                 valid_from_ms=day_ms,
-                recipe=recipe.intents.item_table,
+                recipe=recipe.item_table,
             )
-            pools = DayPools(table, recipe.intents)
+            pools = DayPools(table, recipe)
         rows = pools.candidates(
             intent.store_id, intent.category_id, signals.memory, as_of_ms=intent.as_of_ms
         )
@@ -185,7 +201,7 @@ def intent_requests(
 def intent_example(
     intent: Intent,
     request: ContextRequest,
-    recipe: TrainingRecipe,
+    recipe: ContextRecipe,
     vocabulary: Vocabulary,
     *,
     user_code: int,
@@ -195,7 +211,7 @@ def intent_example(
     item_ids = request.candidates.item_ids
     is_target = np.fromiter((item_id in targets for item_id in item_ids), bool, len(item_ids))
     return Example(
-        context=build_context(request, recipe.context, vocabulary),
+        context=build_context(request, recipe, vocabulary),
         stages=np.where(is_target, np.int8(Stage.ORDERED), np.int8(Stage.UNSEEN)),
         seed=intent.seed,
         user_code=user_code,
@@ -205,11 +221,9 @@ def intent_example(
     )
 
 
-def _signals(
-    intent: Intent, history: UserHistory, shop: ShopData, recipe: TrainingRecipe
-) -> Signals:
+def _signals(intent: Intent, history: UserHistory, shop: ShopData, recipe: IntentRecipe) -> Signals:
     recent = list(history.recent)
-    if recipe.intents.has_basket:
+    if recipe.has_basket:
         cart_ms = intent.as_of_ms - 1
         in_cart: list[Entry] = [
             (cart_ms, int(Action.CART), item_id) for item_id in intent.basket_ids_before

@@ -15,7 +15,7 @@ ANY_STORE = ""
 
 
 class DayPools:
-    """Finds candidates in one day's item table; best sellers are found once a store and category."""
+    """Finds candidates in one day's item table; a category's best sellers are found once."""
 
     def __init__(self, table: ItemTable, recipe: IntentRecipe) -> None:
         self.table = table

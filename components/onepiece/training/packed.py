@@ -96,6 +96,8 @@ class ExampleBatch:
     """(B,)."""
     seen_rows: NDArray[np.int64]
     """(B, S) rows of items met before; 0 is padding."""
+    num_missed: NDArray[np.int64]
+    """(B,) items that were wanted and are no candidate."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,7 @@ class Examples:
             seeds=_widen(self.columns["seeds"][rows]),
             user_codes=_widen(self.columns["user_codes"][rows]),
             seen_rows=seen_rows,
+            num_missed=_widen(self.columns["num_missed"][rows]),
         )
 
     def _padded(

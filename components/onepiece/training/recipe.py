@@ -182,10 +182,9 @@ class TrainingRecipe(BaseModel):
     )
     feed: FeedRecipe | None = Field(
         None, description="How a feed's interactions become examples; none: from pages."
-=======
-    intents: IntentRecipe = Field(
-        default_factory=IntentRecipe,
-        description="What is trained, validated and tested on where there are receipts only.",
+    )
+    intents: IntentRecipe | None = Field(
+        None, description="How a shop's receipts become examples; none: from pages."
     )
     losses: LossRecipe = Field(default_factory=LossRecipe, description="What is minimised.")
     optimiser: OptimiserRecipe = Field(
