@@ -169,8 +169,7 @@ def _told_apart(rows: list[_Row]) -> list[_Row]:
     apart = []
     for _, same in groupby(rows, key=lambda row: row.at_ms):
         apart += [
-            row._replace(at_ms=row.at_ms + min(place, _MAX_APART))
-            for place, row in enumerate(same)
+            row._replace(at_ms=row.at_ms + min(place, _MAX_APART)) for place, row in enumerate(same)
         ]
     return apart
 

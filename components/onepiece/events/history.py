@@ -263,7 +263,9 @@ def take_update(user_id: str, history: UserHistory) -> HistoryUpdate:
         for category in sorted(history.changed_categories)
     }
     history.changed_categories.clear()
-    return HistoryUpdate(user_id, history.available_at_ms, interactions_of(history.recent), memories)
+    return HistoryUpdate(
+        user_id, history.available_at_ms, interactions_of(history.recent), memories
+    )
 
 
 def interactions_of(entries: Sequence[Entry]) -> Interactions:

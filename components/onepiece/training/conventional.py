@@ -58,7 +58,10 @@ class ConventionalRecipe(BaseModel):
     row_share: float = Field(0.8, gt=0, le=1, description="Share of rows drawn for each tree.")
     max_trees: int = Field(600, ge=1, le=100_000, description="Most trees.")
     patience_trees: int = Field(
-        60, ge=1, le=10_000, description="Trees without a better validation NDCG after which to end."
+        60,
+        ge=1,
+        le=10_000,
+        description="Trees without a better validation NDCG after which to end.",
     )
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of all draws.")
 

@@ -20,9 +20,7 @@ class Past:
     after it: what comes out is what a store's point-in-time join gives.
     """
 
-    def __init__(
-        self, category_of: Mapping[str, str], profiles: Mapping[str, UserProfile]
-    ) -> None:
+    def __init__(self, category_of: Mapping[str, str], profiles: Mapping[str, UserProfile]) -> None:
         """Knows nothing yet.
 
         Args:

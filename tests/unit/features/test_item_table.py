@@ -173,7 +173,7 @@ def test_candidate_features_are_the_columns_in_their_order(shop):
 
     features = table.candidate_features("s1", np.array([A, B, C, -1]))
 
-    assert CANDIDATE_FEATURES == (
+    assert (
         "log_store_sales",
         "log_chain_sales",
         "price_ratio",
@@ -181,7 +181,7 @@ def test_candidate_features_are_the_columns_in_their_order(shop):
         "is_displayed",
         "is_mailed",
         *LIST_FEATURES,
-    )
+    ) == CANDIDATE_FEATURES
     assert not features[:, 6:].any()
     assert features.dtype == np.float32
     assert features[:, :6].tolist() == [
