@@ -59,6 +59,7 @@ def evaluate(model: Model, examples: Examples, *, batch_size: int = 32) -> dict[
     - `found_order_<k>`: share of ordered items among the first k of the shelf, those that are no
       candidate included.
     - `ndcg_order_shelf`: of the pages with an order, down to rank 20 of the whole shelf.
+    - `mrr_first`: of the first target of the last ranking task, 0 beyond rank 20.
     - `recall_order_<k>`: share of ordered items among the k of the shelf that retrieval puts
       first.
 
@@ -86,9 +87,27 @@ def page_metrics(pages: list[ScoredPage], recipe: HeadsRecipe) -> dict[str, floa
         task = recipe.ranking_tasks.index("order")
         metrics |= _reciprocal_ranks(pages, task=task)
         metrics["ndcg_order_shelf"] = _discounted_gain(pages, task=task)
+    first_R = first_found(pages, recipe)
+    metrics["mrr_first"] = _mean([first_R[~np.isnan(first_R)]])
     if recipe.retrieval_tasks:
         metrics |= _recalls(pages)
     return {name: value for name, value in metrics.items() if not np.isnan(value)}
+
+
+def first_found(pages: list[ScoredPage], recipe: HeadsRecipe) -> NDArray[np.float64]:
+    """Gives 1 / rank of each page's best target of the last ranking task, 0 beyond rank 20.
+
+    Returns:
+        (R,) in the order of the pages; NaN where a page has no target, all NaN without tasks.
+    """
+    values_R = np.full(len(pages), np.nan)
+    for place, page in enumerate(pages if recipe.ranking_tasks else []):
+        stage = TASK_STAGE[recipe.ranking_tasks[-1]]
+        ranks_P = worst_ranks(page.logits_NK[:, -1], page.stages_N >= stage)
+        if len(ranks_P):
+            best = ranks_P.min()
+            values_R[place] = 1.0 / best if best <= MRR_CUTOFF else 0.0
+    return values_R
 
 
 def shelf_metrics(ranks_P: NDArray[np.int64]) -> dict[str, float]:
