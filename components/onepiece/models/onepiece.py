@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from onepiece.context.recipe import ContextRecipe
-from onepiece.context.vocabulary import FIRST_ROW, Vocabulary
+from onepiece.context.vocabulary import Vocabulary
 from onepiece.models.attention import match
 from onepiece.models.backbone import Backbone, Encoded
 from onepiece.models.heads import RankingHead, RetrievalHead
@@ -214,12 +214,4 @@ class OnePiece(Model):
 
     def _attributes_of(self, rows: Tensor) -> Tensor:
         """Looks up the attributes that may match; 0 where there is nothing to recognise."""
-        items = self.tokens.items
-        columns = [
-            rows if name == "item" else items.get_buffer(f"{name}_codes")[rows]
-            for name in self._attributes
-        ]
-        if not columns:
-            return rows.new_zeros((*rows.shape, 0))
-        codes = torch.stack(columns, dim=-1)
-        return codes.masked_fill(codes < FIRST_ROW, 0)
+        return self.tokens.items.attributes(rows, self._attributes)

@@ -10,6 +10,8 @@ from pydantic import Discriminator, Tag
 
 from onepiece.context.recipe import ContextRecipe
 from onepiece.context.vocabulary import Vocabulary
+from onepiece.models.dlrm_ranker import DlrmRanker, DlrmRankerRecipe
+from onepiece.models.dlrm_towers import DlrmTowers, DlrmTowersRecipe
 from onepiece.models.gru4rec import Gru4Rec, Gru4RecRecipe
 from onepiece.models.hstu import Hstu, HstuRecipe
 from onepiece.models.onepiece import OnePiece
@@ -34,12 +36,14 @@ ModelRecipe = Annotated[
     | Annotated[SasRecRecipe, Tag("sasrec")]
     | Annotated[HstuRecipe, Tag("hstu")]
     | Annotated[Gru4RecRecipe, Tag("gru4rec")]
-    | Annotated[ReaRecRecipe, Tag("rearec")],
+    | Annotated[ReaRecRecipe, Tag("rearec")]
+    | Annotated[DlrmTowersRecipe, Tag("dlrm_towers")]
+    | Annotated[DlrmRankerRecipe, Tag("dlrm_ranker")],
     Discriminator(
         _kind_of,
         custom_error_type="unknown_model",
-        custom_error_message="kind names no model; give one of onepiece, sasrec, hstu, gru4rec, "
-        "rearec",
+        custom_error_message="kind names no model; give one of onepiece, sasrec, hstu, "
+        "gru4rec, rearec, dlrm_towers, dlrm_ranker",
     ),
 ]
 """The model's half of a bundle's recipe."""
@@ -58,3 +62,7 @@ def build_model(recipe: ModelRecipe, *, context: ContextRecipe, vocabulary: Voca
             return Gru4Rec(recipe, context=context, vocabulary=vocabulary)
         case ReaRecRecipe():
             return ReaRec(recipe, context=context, vocabulary=vocabulary)
+        case DlrmTowersRecipe():
+            return DlrmTowers(recipe, context=context, vocabulary=vocabulary)
+        case DlrmRankerRecipe():
+            return DlrmRanker(recipe, context=context, vocabulary=vocabulary)

@@ -1,7 +1,11 @@
 """From rows and features to vectors: items, history and anchor tokens, descriptors, candidates."""
 
 # Shape suffixes: B = requests, T = tokens, D = width, F = features, N = items in any shape,
-#                 I = width of an item's embedding, P = profile fields, W = words.
+#                 I = width of an item's embedding, P = profile fields, W = words,
+#                 A = attributes in which items may match.
+
+from collections.abc import Sequence
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +16,9 @@ from onepiece.context.builder import (
     TOKEN_FEATURES,
     TokenKind,
 )
-from onepiece.context.recipe import ContextRecipe
+from onepiece.context.recipe import ContextRecipe, MatchFeature
 from onepiece.context.request import CANDIDATE_FEATURES
-from onepiece.context.vocabulary import ITEM_COLUMNS, Vocabulary
+from onepiece.context.vocabulary import FIRST_ROW, ITEM_COLUMNS, Vocabulary
 from onepiece.events.schema import Action
 from onepiece.models.inputs import CandidateTensors, ContextTensors
 from onepiece.models.recipe import OnePieceRecipe
@@ -23,10 +27,29 @@ NUM_DESCRIPTORS = 2
 """Situational descriptors: one user token and one query token."""
 
 
+class ItemWidths(Protocol):
+    """What an item's embedding asks of a model's recipe."""
+
+    @property
+    def item_ids(self) -> Literal["learned", "frozen", "none"]:
+        """Which id embedding there is."""
+        ...
+
+    @property
+    def id_width(self) -> int:
+        """Width of an item id, in floats."""
+        ...
+
+    @property
+    def side_width(self) -> int:
+        """Width of each side feature, in floats."""
+        ...
+
+
 class ItemEmbedding(nn.Module):
     """phi_item: the item's id (learned, frozen random or none) beside its side features."""
 
-    def __init__(self, recipe: OnePieceRecipe, vocabulary: Vocabulary) -> None:
+    def __init__(self, recipe: ItemWidths, vocabulary: Vocabulary) -> None:
         super().__init__()
         num_items, id_width = vocabulary.num_items, recipe.id_width
         self.id_table: nn.Embedding | None = None
@@ -57,6 +80,19 @@ class ItemEmbedding(nn.Module):
             parts.append(table(getattr(self, column)[rows_N]))
         parts.append(self.get_buffer("log_popularity_N1")[rows_N])
         return torch.cat(parts, dim=-1)
+
+    def attributes(self, rows_N: Tensor, names: Sequence[MatchFeature]) -> Tensor:
+        """Looks up codes in which two items may match: (N, A) int64 for rows of any shape N.
+
+        A code is 0 where there is nothing to recognise: padding, or unknown to the vocabulary.
+        """
+        columns = [
+            rows_N if name == "item" else self.get_buffer(f"{name}_codes")[rows_N] for name in names
+        ]
+        if not columns:
+            return rows_N.new_zeros((*rows_N.shape, 0))
+        codes_NA = torch.stack(columns, dim=-1)
+        return codes_NA.masked_fill(codes_NA < FIRST_ROW, 0)
 
 
 class Tokens(nn.Module):

@@ -6,13 +6,15 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+from onepiece.training import compare_commands
+
 
 def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Registers `examples`, `run` and `evaluate`."""
+    """Registers `examples`, `feed-examples`, `run`, `evaluate` and `compare`."""
     _add_examples(subparsers)
     _add_feed_examples(subparsers)
     _add_run(subparsers)
-    _add_evaluate(subparsers)
+    compare_commands.add_commands(subparsers)
 
 
 def _add_examples(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -78,21 +80,6 @@ def _add_run(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     run.add_argument("--threads", type=int, default=1, help="threads of torch (default: 1)")
     run.add_argument("--json", action="store_true", help="print the result as JSON")
     run.set_defaults(run=_run)
-
-
-def _add_evaluate(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    evaluate = subparsers.add_parser(
-        "evaluate",
-        help="measure a bundle on the validation pages",
-        description="Measure a bundle on the validation pages of a folder of examples.",
-        epilog="example: onepiece training evaluate --bundle runs/bundle --data runs/examples "
-        "--json",
-    )
-    evaluate.add_argument("--bundle", type=Path, required=True, help="folder of the bundle")
-    evaluate.add_argument("--data", type=Path, required=True, help="folder of examples")
-    evaluate.add_argument("--threads", type=int, default=1, help="threads of torch (default: 1)")
-    evaluate.add_argument("--json", action="store_true", help="print the metrics as JSON")
-    evaluate.set_defaults(run=_evaluate)
 
 
 def _examples(args: argparse.Namespace) -> int:
@@ -174,24 +161,4 @@ def _run(args: argparse.Namespace) -> int:
 
         fit(args.data, recipe, args.out, checkpoints=args.checkpoints, on_progress=show)
     sys.stdout.write(describe(args.out, is_json=args.json))
-    return 0
-
-
-def _evaluate(args: argparse.Namespace) -> int:
-    import torch
-
-    from onepiece.bundle import load_bundle
-    from onepiece.training.evaluate import evaluate
-    from onepiece.training.fit import open_for_bundle
-
-    torch.set_num_threads(args.threads)
-    bundle = load_bundle(args.bundle)
-    examples = open_for_bundle(
-        args.data, recipe=bundle.recipe, vocabulary_digest=bundle.vocabulary.digest()
-    )
-    metrics = evaluate(bundle.model, examples)
-    if args.json:
-        sys.stdout.write(json.dumps({"version": bundle.version, "metrics": metrics}) + "\n")
-    else:
-        sys.stdout.writelines(f"{name:24} {value:.4f}\n" for name, value in metrics.items())
     return 0
