@@ -109,7 +109,5 @@ def step_contrastive_loss(noisy_BKD: Tensor, clean_BKD: Tensor, *, temperature: 
     return -logits_KBB.log_softmax(-1).diagonal(dim1=1, dim2=2).mean()
 
 
-def _log_predictions(
-    logits_BJV: Tensor, offset_BV: Tensor, temperature: float | Tensor
-) -> Tensor:
+def _log_predictions(logits_BJV: Tensor, offset_BV: Tensor, temperature: float | Tensor) -> Tensor:
     return (logits_BJV / temperature - offset_BV[:, None]).log_softmax(-1)
