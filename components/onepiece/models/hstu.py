@@ -71,7 +71,9 @@ class Hstu(VectorModel):
         sequences = self.tokens(context)
         size = sequences.rows_BSD.shape[1]
         rows_BSD = sequences.rows_BSD * math.sqrt(self.recipe.width)
-        rows_BSD = self.dropout(rows_BSD + self.positions(torch.arange(size)))
+        rows_BSD = self.dropout(
+            rows_BSD + self.positions(torch.arange(size, device=rows_BSD.device))
+        )
         buckets_BSS = _time_buckets(sequences)
         for layer in self.layers:
             rows_BSD = layer(rows_BSD, buckets_BSS)
@@ -107,7 +109,7 @@ class _Layer(nn.Module):
         value_BHSE, query_BHSE, key_BHSE = (
             part.view(batch, size, self.num_heads, -1).transpose(1, 2) for part in parts
         )
-        place_S = torch.arange(size)
+        place_S = torch.arange(size, device=rows_BSD.device)
         behind_SS = (place_S[:, None] - place_S[None, :]).clamp(min=0)
         bias_BSS = self.position_bias[behind_SS] + self.time_bias[buckets_BSS]
         logits_BHSS = query_BHSE @ key_BHSE.transpose(2, 3) + bias_BSS[:, None]

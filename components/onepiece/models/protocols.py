@@ -10,6 +10,7 @@ the context, so a model that has both (OnePiece) encodes a request once for both
 from collections.abc import Sequence
 from typing import Any, Protocol, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from onepiece.models.inputs import CandidateTensors, ContextTensors
@@ -71,6 +72,11 @@ class Model(nn.Module):
     """
 
     recipe: HeadsRecipe
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights lie."""
+        return next(self.parameters()).device
 
     def encode_context(self, context: ContextTensors) -> Any:
         """See `UserVectors.encode_context`."""

@@ -30,7 +30,7 @@ class Sequences:
     @property
     def from_newest_BS(self) -> Tensor:
         """(B, S) int64, 0 at the last real position, growing towards the first; 0 for padding."""
-        place_S = torch.arange(self.rows_BSD.shape[1])
+        place_S = torch.arange(self.rows_BSD.shape[1], device=self.length_B.device)
         return (self.length_B[:, None] - 1 - place_S).clamp(min=0)
 
     def last_of(self, rows_BSD: Tensor) -> Tensor:

@@ -28,6 +28,10 @@ class Negatives:
     correction_N: Tensor
     """(N,) float32, taken off the logits."""
 
+    def to(self, device: torch.device) -> "Negatives":
+        """Moves both; they are drawn on the CPU, so that all devices draw alike."""
+        return Negatives(self.rows_N.to(device), self.correction_N.to(device))
+
 
 class NegativeSampler:
     """Draws negatives from the catalogue with torch's random numbers, or gives all items."""
@@ -78,7 +82,7 @@ def catalogue_loss(
         sampler: Draws the negatives.
         recipe: Which loss.
     """
-    negatives = sampler.draw()
+    negatives = sampler.draw().to(users_BKD.device)
     items_ND = model.item_vectors(negatives.rows_N)
     items_BCD = model.item_vectors(target_rows_BC)
     loss = users_BKD.new_zeros(())

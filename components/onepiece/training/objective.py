@@ -38,9 +38,9 @@ def objective(
     Source:
         OnePiece (arXiv:2509.18091), Eq. 17 and 20; their weighted sum in one model is ours.
     """
-    encoding = model.encode_context(context_tensors(batch.context))
-    stages_BN = torch.from_numpy(batch.stages)
-    mask_BN = torch.from_numpy(batch.context.candidate_mask)
+    encoding = model.encode_context(context_tensors(batch.context, device=model.device))
+    stages_BN = torch.from_numpy(batch.stages).to(model.device)
+    mask_BN = torch.from_numpy(batch.context.candidate_mask).to(model.device)
     loss = stages_BN.new_zeros((), dtype=torch.float32)
     has_own_scores = not (recipe.catalogue and isinstance(model, VectorModel))
     if model.recipe.ranking_tasks and has_own_scores:
@@ -51,7 +51,7 @@ def objective(
         retrieval = catalogue_loss(
             model,
             users_BKD,
-            torch.from_numpy(batch.context.candidate_rows),
+            torch.from_numpy(batch.context.candidate_rows).to(model.device),
             torch.stack(positives, dim=-1),
             sampler,
             recipe=recipe.catalogue,
@@ -72,7 +72,10 @@ def _ranking(
     recipe: LossRecipe,
 ) -> Tensor:
     candidates = candidate_tensors(
-        batch.context, group_size=model.recipe.group_size, seeds_B=batch.seeds
+        batch.context,
+        group_size=model.recipe.group_size,
+        seeds_B=batch.seeds,
+        device=model.device,
     )
     logits_BNK = model.score_candidates(encoding, candidates)
     loss = logits_BNK.new_zeros(())
@@ -96,7 +99,7 @@ def _retrieval(
     recipe: LossRecipe,
 ) -> Tensor:
     users_BKD = model.user_vectors(encoding)
-    rows_BN = torch.from_numpy(batch.context.candidate_rows)
+    rows_BN = torch.from_numpy(batch.context.candidate_rows).to(model.device)
     items_BND = model.item_vectors(rows_BN)
     loss = users_BKD.new_zeros(())
     for task, name in enumerate(model.recipe.retrieval_tasks):
