@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from onepiece.models.inputs import CandidateTensors, ContextTensors, GroupSize
@@ -122,6 +123,11 @@ class Model(nn.Module):
     """
 
     recipe: HeadsRecipe
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights lie."""
+        return next(self.parameters()).device
 
     def encode_context(self, context: ContextTensors) -> Any:
         """See `UserVectors.encode_context`."""

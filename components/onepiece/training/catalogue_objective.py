@@ -29,6 +29,10 @@ class Negatives:
     correction_N: Tensor
     """(N,) float32, taken off the logits."""
 
+    def to(self, device: torch.device) -> "Negatives":
+        """Moves both; they are drawn on the CPU, so that all devices draw alike."""
+        return Negatives(self.rows_N.to(device), self.correction_N.to(device))
+
 
 class NegativeSampler:
     """Draws negatives from the catalogue with torch's random numbers, or gives all items."""
@@ -79,7 +83,7 @@ def catalogue_loss(
         sampler: Draws the negatives.
         recipe: Which loss.
     """
-    negatives = sampler.draw()
+    negatives = sampler.draw().to(users_BKD.device)
     items_ND = model.item_vectors(negatives.rows_N)
     loss = users_BKD.new_zeros(())
     for task in range(users_BKD.shape[1]):

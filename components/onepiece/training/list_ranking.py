@@ -55,7 +55,9 @@ def rank_lists(
         batch_size: Lists scored at a time.
     """
     rows = examples.rows(is_validation=True)
-    ranks, requests, users, num_without = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [], 0
+    ranks, requests = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    users: list[int] = []
+    num_without = 0
     for start in range(0, len(rows), batch_size):
         batch = examples.batch(rows[start : start + batch_size])
         scores_BN = scores(batch)

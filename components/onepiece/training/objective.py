@@ -45,10 +45,11 @@ def objective(
         OnePiece (arXiv:2509.18091), Eq. 17 and 20; their weighted sum in one model is ours.
     """
     is_every_position = recipe.catalogue is not None and recipe.catalogue.positions == "all"
+    context = context_tensors(batch.context, device=model.device)
     # Every position at once replaces the encoding of the last one.
-    encoding = None if is_every_position else model.encode_context(context_tensors(batch.context))
-    stages_BN = torch.from_numpy(batch.stages)
-    mask_BN = torch.from_numpy(batch.context.candidate_mask)
+    encoding = None if is_every_position else model.encode_context(context)
+    stages_BN = torch.from_numpy(batch.stages).to(model.device)
+    mask_BN = torch.from_numpy(batch.context.candidate_mask).to(model.device)
     loss = stages_BN.new_zeros((), dtype=torch.float32)
     has_own_scores = not (recipe.catalogue and isinstance(model, VectorModel))
     if model.recipe.ranking_tasks and has_own_scores:
@@ -73,7 +74,7 @@ def _catalogue(
     sampler: NegativeSampler,
     recipe: CatalogueLossRecipe,
 ) -> Tensor:
-    rows_BN = torch.from_numpy(batch.context.candidate_rows)
+    rows_BN = torch.from_numpy(batch.context.candidate_rows).to(model.device)
     tasks = model.recipe.retrieval_tasks
     positive_BNK = torch.stack([_positives(stages_BN, task) & mask_BN for task in tasks], dim=-1)
     if recipe.positions == "all":
@@ -104,7 +105,10 @@ def _ranking(
     recipe: LossRecipe,
 ) -> Tensor:
     candidates = candidate_tensors(
-        batch.context, group_size=model.recipe.group_size, seeds_B=batch.seeds
+        batch.context,
+        group_size=model.recipe.group_size,
+        seeds_B=batch.seeds,
+        device=model.device,
     )
     logits_BNK = model.score_candidates(encoding, candidates)
     loss = logits_BNK.new_zeros(())
@@ -128,7 +132,7 @@ def _retrieval(
     recipe: LossRecipe,
 ) -> Tensor:
     users_BKD = model.user_vectors(encoding)
-    rows_BN = torch.from_numpy(batch.context.candidate_rows)
+    rows_BN = torch.from_numpy(batch.context.candidate_rows).to(model.device)
     items_BND = model.item_vectors(rows_BN)
     loss = users_BKD.new_zeros(())
     for task, name in enumerate(model.recipe.retrieval_tasks):

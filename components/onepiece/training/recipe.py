@@ -242,10 +242,22 @@ class TrainingRecipe(BaseModel):
     )
     epochs: int = Field(1, ge=1, le=1_000, description="Passes over the examples.")
     batch_size: int = Field(64, ge=1, le=65_536, description="Requests in a step.")
-    batch_order: Literal["random", "length_sorted"] = Field(
+    batch_order: Literal["random", "length_sorted", "by_day"] = Field(
         "random",
-        description="random, or requests of like length together, which pads less (batches are "
-        "still drawn at random).",
+        description="random; length_sorted: requests of like length together, which pads less "
+        "(batches are still drawn at random); by_day: one stream, day after day, each shuffled, "
+        "and the model is measured on the day after (the paper).",
+    )
+    num_micro_batches: int = Field(
+        1,
+        ge=1,
+        le=4_096,
+        description="Parts in which a worker takes its share of a batch, one after the other, to "
+        "save memory; their gradients add up.",
+    )
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="Of the forward pass; bfloat16 by autocast, weights and sums stay float32.",
     )
     checkpoint_every_steps: int = Field(
         200, ge=1, le=10_000_000, description="Steps between two checkpoints, in steps."
@@ -256,6 +268,15 @@ class TrainingRecipe(BaseModel):
         "count.",
     )
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of weights, draws and order.")
+
+    @model_validator(mode="after")
+    def _days_come_once(self) -> Self:
+        if self.batch_order == "by_day" and self.epochs != 1:
+            raise ValueError(
+                f"batch_order is by_day and epochs is {self.epochs}: a stream is read once; set "
+                "epochs to 1 or take another order"
+            )
+        return self
 
     @model_validator(mode="after")
     def _model_suits_the_loss(self) -> Self:
