@@ -77,5 +77,5 @@ def test_the_noisy_half_enters_the_contrast_alone(examples: Examples) -> None:
 def test_a_reasoning_loss_that_does_not_fit_is_refused(
     catalogue: dict[str, object], model: dict[str, object]
 ) -> None:
-    with pytest.raises(ValidationError, match="readout|needs kind softmax"):
+    with pytest.raises(ValidationError, match=r"readout|needs kind softmax"):
         _recipe(catalogue, **model)
