@@ -86,11 +86,14 @@ def model_scores(model: Model) -> Scores:
     def scores(batch: ExampleBatch) -> NDArray[np.float64]:
         with torch.inference_mode():
             candidates = candidate_tensors(
-                batch.context, group_size=model.recipe.group_size, seeds_B=batch.seeds
+                batch.context,
+                group_size=model.recipe.group_size,
+                seeds_B=batch.seeds,
+                device=model.device,
             )
-            encoding = model.encode_context(context_tensors(batch.context))
-            logits_BNK = model.score_candidates(encoding, candidates)
-        last_BN: NDArray[np.float64] = logits_BNK[..., -1].double().numpy()
+            context = context_tensors(batch.context, device=model.device)
+            logits_BNK = model.score_candidates(model.encode_context(context), candidates)
+        last_BN: NDArray[np.float64] = logits_BNK[..., -1].double().cpu().numpy()
         return last_BN
 
     return scores
