@@ -71,14 +71,16 @@ class Gru4Rec(VectorModel):
         )
         self.embedding_dropout = nn.Dropout(recipe.embedding_dropout)
         self.hidden_dropout = nn.Dropout(recipe.hidden_dropout)
-        self.outputs = (
-            nn.Embedding(vocabulary.num_items, width, padding_idx=0)
-            if recipe.has_own_output
-            else self.tokens.items
-        )
+        if recipe.has_own_output:
+            self.own_output = nn.Embedding(vocabulary.num_items, width, padding_idx=0)
         if recipe.has_item_bias:
             self.item_bias = nn.Embedding(vocabulary.num_items, 1, padding_idx=0)
         self._draw_weights()
+
+    @property
+    def outputs(self) -> nn.Embedding:
+        """W_y, rows of which meet the state; not a second name of the items in the weights."""
+        return self.own_output if self.recipe.has_own_output else self.tokens.items
 
     def encode_context(self, context: ContextTensors) -> Tensor:
         """Reads each request's sequence: (B, D), or (B, D + 1) with item biases."""
@@ -142,7 +144,9 @@ class Gru4Rec(VectorModel):
             The authors' code; an embedding's fans are its rows and columns.
         """
         tokens = self.tokens
-        tables = {tokens.items, tokens.queries, tokens.words, tokens.boundaries, self.outputs}
+        tables = [tokens.items, tokens.queries, tokens.words, tokens.boundaries]
+        if self.recipe.has_own_output:
+            tables.append(self.own_output)
         for table in tables:
             nn.init.xavier_uniform_(table.weight)
             if table.padding_idx is not None:

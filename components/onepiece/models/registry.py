@@ -10,10 +10,13 @@ from pydantic import Discriminator, Tag
 
 from onepiece.context.recipe import ContextRecipe
 from onepiece.context.vocabulary import Vocabulary
+from onepiece.models.dlrm_ranker import DlrmRanker, DlrmRankerRecipe
+from onepiece.models.dlrm_towers import DlrmTowers, DlrmTowersRecipe
 from onepiece.models.gru4rec import Gru4Rec, Gru4RecRecipe
 from onepiece.models.hstu import Hstu, HstuRecipe
 from onepiece.models.onepiece import OnePiece
 from onepiece.models.protocols import Model
+from onepiece.models.rearec import ReaRec, ReaRecRecipe
 from onepiece.models.recipe import OnePieceRecipe
 from onepiece.models.sasrec import SasRec, SasRecRecipe
 
@@ -32,11 +35,15 @@ ModelRecipe = Annotated[
     Annotated[OnePieceRecipe, Tag("onepiece")]
     | Annotated[SasRecRecipe, Tag("sasrec")]
     | Annotated[HstuRecipe, Tag("hstu")]
-    | Annotated[Gru4RecRecipe, Tag("gru4rec")],
+    | Annotated[Gru4RecRecipe, Tag("gru4rec")]
+    | Annotated[DlrmTowersRecipe, Tag("dlrm_towers")]
+    | Annotated[DlrmRankerRecipe, Tag("dlrm_ranker")]
+    | Annotated[ReaRecRecipe, Tag("rearec")],
     Discriminator(
         _kind_of,
         custom_error_type="unknown_model",
-        custom_error_message="kind names no model; give one of onepiece, sasrec, hstu, gru4rec",
+        custom_error_message="kind names no model; give one of onepiece, sasrec, hstu, "
+        "gru4rec, dlrm_towers, dlrm_ranker, rearec",
     ),
 ]
 """The model's half of a bundle's recipe."""
@@ -53,3 +60,9 @@ def build_model(recipe: ModelRecipe, *, context: ContextRecipe, vocabulary: Voca
             return Hstu(recipe, context=context, vocabulary=vocabulary)
         case Gru4RecRecipe():
             return Gru4Rec(recipe, context=context, vocabulary=vocabulary)
+        case DlrmTowersRecipe():
+            return DlrmTowers(recipe, context=context, vocabulary=vocabulary)
+        case DlrmRankerRecipe():
+            return DlrmRanker(recipe, context=context, vocabulary=vocabulary)
+        case ReaRecRecipe():
+            return ReaRec(recipe, context=context, vocabulary=vocabulary)

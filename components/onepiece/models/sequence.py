@@ -33,8 +33,16 @@ class Sequences:
     @property
     def from_newest_BS(self) -> Tensor:
         """(B, S) int64, 0 at the last real position, growing towards the first; 0 for padding."""
-        place_S = torch.arange(self.rows_BSD.shape[1])
-        return (self.length_B[:, None] - 1 - place_S).clamp(min=0)
+        return (self.length_B[:, None] - 1 - self._place_S).clamp(min=0)
+
+    @property
+    def is_real_BS(self) -> Tensor:
+        """(B, S) bool, False for padding."""
+        return self._place_S < self.length_B[:, None]
+
+    @property
+    def _place_S(self) -> Tensor:
+        return torch.arange(self.rows_BSD.shape[1], device=self.rows_BSD.device)
 
     def last_of(self, rows_BSD: Tensor) -> Tensor:
         """Takes the row of each request's last real position: (B, D)."""
@@ -95,13 +103,13 @@ def _is_history(kinds_BT: Tensor) -> Tensor:
 def refuse_what_leaks(context: ContextTensors) -> None:
     """Refuses contexts in which an earlier position would know of the request.
 
-    An unknown query without words says nothing and is let through.
+    An unknown query of unknown words says nothing and is let through.
 
     Raises:
         InvalidInput: A context has anchors or a query.
     """
     num_anchors = int(((context.kinds_BT != 0) & ~_is_history(context.kinds_BT)).sum())
-    has_query_B = (context.query_B > UNKNOWN_ROW) | (context.words_BW != 0).any(1)
+    has_query_B = (context.query_B > UNKNOWN_ROW) | (context.words_BW > UNKNOWN_ROW).any(1)
     num_queries = int(has_query_B.sum())
     if num_anchors or num_queries:
         raise InvalidInput(

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from onepiece.models.inputs import candidate_tensors, context_tensors
-from onepiece.models.protocols import Model
+from onepiece.models.protocols import HeadsRecipe, Model
 from onepiece.training.calibration import equal_mass_error
 from onepiece.training.evaluate_catalogue import catalogue_metrics, rank_catalogue
 from onepiece.training.metrics import (
@@ -35,7 +35,7 @@ NEVER = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True, slots=True)
-class _Page:
+class ScoredPage:
     """One validation page with its scores; N = candidates, seen or not."""
 
     stages_N: NDArray[np.int64]
@@ -59,6 +59,7 @@ def evaluate(model: Model, examples: Examples, *, batch_size: int = 32) -> dict[
     - `found_order_<k>`: share of ordered items among the first k of the shelf, those that are no
       candidate included.
     - `ndcg_order_shelf`: of the pages with an order, down to rank 20 of the whole shelf.
+    - `mrr_first`: of the first target of the last ranking task, 0 beyond rank 20.
     - `recall_order_<k>`: share of ordered items among the k of the shelf that retrieval puts
       first.
 
@@ -72,18 +73,41 @@ def evaluate(model: Model, examples: Examples, *, batch_size: int = 32) -> dict[
     """
     if examples.ranks == "catalogue":
         return catalogue_metrics(rank_catalogue(model, examples), examples.vocabulary)
-    pages = _scored(model, examples, batch_size=batch_size)
+    pages = scored_pages(model, examples, batch_size=batch_size)
+    return page_metrics(pages, model.recipe)
+
+
+def page_metrics(pages: list[ScoredPage], recipe: HeadsRecipe) -> dict[str, float]:
+    """Computes the metrics of `evaluate` from pages scored before."""
     metrics: dict[str, float] = {"num_validation_pages": float(len(pages))}
-    for task, name in enumerate(model.recipe.ranking_tasks):
+    for task, name in enumerate(recipe.ranking_tasks):
         metrics |= _areas(pages, task=task, name=name)
         metrics[f"ece_{name}"] = _calibration_error(pages, task=task, name=name)
-    if "order" in model.recipe.ranking_tasks:
-        task = model.recipe.ranking_tasks.index("order")
+    if "order" in recipe.ranking_tasks:
+        task = recipe.ranking_tasks.index("order")
         metrics |= _reciprocal_ranks(pages, task=task)
         metrics["ndcg_order_shelf"] = _discounted_gain(pages, task=task)
-    if model.recipe.retrieval_tasks:
+    first_R = first_found(pages, recipe)
+    metrics["mrr_first"] = _mean([first_R[~np.isnan(first_R)]])
+    if recipe.retrieval_tasks:
         metrics |= _recalls(pages)
     return {name: value for name, value in metrics.items() if not np.isnan(value)}
+
+
+def first_found(pages: list[ScoredPage], recipe: HeadsRecipe) -> NDArray[np.float64]:
+    """Gives 1 / rank of each page's best target of the last ranking task, 0 beyond rank 20.
+
+    Returns:
+        (R,) in the order of the pages; NaN where a page has no target, all NaN without tasks.
+    """
+    values_R = np.full(len(pages), np.nan)
+    for place, page in enumerate(pages if recipe.ranking_tasks else []):
+        stage = TASK_STAGE[recipe.ranking_tasks[-1]]
+        ranks_P = worst_ranks(page.logits_NK[:, -1], page.stages_N >= stage)
+        if len(ranks_P):
+            best = ranks_P.min()
+            values_R[place] = 1.0 / best if best <= MRR_CUTOFF else 0.0
+    return values_R
 
 
 def shelf_metrics(ranks_P: NDArray[np.int64]) -> dict[str, float]:
@@ -97,34 +121,38 @@ def shelf_metrics(ranks_P: NDArray[np.int64]) -> dict[str, float]:
     return {"mrr_order_shelf": _mean([reciprocal_P]), **found}
 
 
-def _scored(model: Model, examples: Examples, *, batch_size: int) -> list[_Page]:
+def scored_pages(model: Model, examples: Examples, *, batch_size: int = 32) -> list[ScoredPage]:
+    """Scores the candidates of all validation pages, in order of their length."""
     rows = examples.rows(is_validation=True)
     # Pages of like length together: less padding, and no score depends on it.
     rows = rows[np.argsort(examples.sizes(rows), kind="stable")]
-    pages: list[_Page] = []
+    pages: list[ScoredPage] = []
     with torch.inference_mode():
         for start in range(0, len(rows), batch_size):
             pages += _scored_batch(model, examples.batch(rows[start : start + batch_size]))
     return pages
 
 
-def _scored_batch(model: Model, batch: ExampleBatch) -> list[_Page]:
-    encoding = model.encode_context(context_tensors(batch.context))
+def _scored_batch(model: Model, batch: ExampleBatch) -> list[ScoredPage]:
+    encoding = model.encode_context(context_tensors(batch.context, device=model.device))
     rows_BN = batch.context.candidate_rows
     logits_BNK = np.zeros((*rows_BN.shape, 0))
     if model.recipe.ranking_tasks:
         candidates = candidate_tensors(
-            batch.context, group_size=model.recipe.group_size, seeds_B=batch.seeds
+            batch.context,
+            group_size=model.recipe.group_size,
+            seeds_B=batch.seeds,
+            device=model.device,
         )
-        logits_BNK = model.score_candidates(encoding, candidates).double().numpy()
+        logits_BNK = model.score_candidates(encoding, candidates).double().cpu().numpy()
     similarities_BN = np.zeros((len(rows_BN), 0))
     if model.recipe.retrieval_tasks:
         users_BD = model.user_vectors(encoding)[:, -1]
-        items_BND = model.item_vectors(torch.from_numpy(rows_BN))
-        similarities_BN = (items_BND @ users_BD[..., None]).squeeze(-1).double().numpy()
+        items_BND = model.item_vectors(torch.from_numpy(rows_BN).to(model.device))
+        similarities_BN = (items_BND @ users_BD[..., None]).squeeze(-1).double().cpu().numpy()
     counts_B = batch.context.candidate_mask.sum(1)
     return [
-        _Page(
+        ScoredPage(
             stages_N=batch.stages[place, :count],
             user_code=int(batch.user_codes[place]),
             logits_NK=logits_BNK[place, :count],
@@ -135,7 +163,7 @@ def _scored_batch(model: Model, batch: ExampleBatch) -> list[_Page]:
     ]
 
 
-def _areas(pages: list[_Page], *, task: int, name: str) -> dict[str, float]:
+def _areas(pages: list[ScoredPage], *, task: int, name: str) -> dict[str, float]:
     scores: list[NDArray[np.float64]] = []
     positive: list[NDArray[np.bool_]] = []
     users: list[NDArray[np.int64]] = []
@@ -154,7 +182,7 @@ def _areas(pages: list[_Page], *, task: int, name: str) -> dict[str, float]:
     }
 
 
-def _reciprocal_ranks(pages: list[_Page], *, task: int) -> dict[str, float]:
+def _reciprocal_ranks(pages: list[ScoredPage], *, task: int) -> dict[str, float]:
     seen, ranks = [np.zeros(0)], [np.zeros(0, dtype=np.int64)]
     for page in pages:
         is_seen_N, is_ordered_N = page.stages_N >= Stage.SEEN, page.stages_N == Stage.ORDERED
@@ -168,7 +196,7 @@ def _reciprocal_ranks(pages: list[_Page], *, task: int) -> dict[str, float]:
     return {"mrr_order_seen": _mean(seen), **shelf_metrics(np.concatenate(ranks))}
 
 
-def _calibration_error(pages: list[_Page], *, task: int, name: str) -> float:
+def _calibration_error(pages: list[ScoredPage], *, task: int, name: str) -> float:
     logits_N = np.concatenate([np.zeros(0), *(page.logits_NK[:, task] for page in pages)])
     stages_N = np.concatenate([np.zeros(0), *(page.stages_N for page in pages)])
     # The logistic function; this form cannot overflow.
@@ -176,7 +204,7 @@ def _calibration_error(pages: list[_Page], *, task: int, name: str) -> float:
     return equal_mass_error(probabilities_N, stages_N >= TASK_STAGE[name])
 
 
-def _discounted_gain(pages: list[_Page], *, task: int) -> float:
+def _discounted_gain(pages: list[ScoredPage], *, task: int) -> float:
     gains = [np.zeros(0)]
     for page in pages:
         ranks_P = worst_ranks(page.logits_NK[:, task], page.stages_N == Stage.ORDERED)
@@ -185,7 +213,7 @@ def _discounted_gain(pages: list[_Page], *, task: int) -> float:
     return _mean(gains)
 
 
-def _recalls(pages: list[_Page]) -> dict[str, float]:
+def _recalls(pages: list[ScoredPage]) -> dict[str, float]:
     ranks = [np.zeros(0, dtype=np.int64)]
     ranks += [worst_ranks(p.similarities_N, p.stages_N == Stage.ORDERED) for p in pages]
     return {

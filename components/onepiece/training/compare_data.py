@@ -1,0 +1,103 @@
+"""What a comparison is made on: recipes by name, and examples built once for each context."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from onepiece.datasets.catalogue_file import read_catalogue
+from onepiece.datasets.event_files import read_imported_events, write_event_data
+from onepiece.datasets.planted_feed import PlantedFeed, planted_feed
+from onepiece.errors import InvalidInput
+from onepiece.parsing import read_recipe
+from onepiece.training.compare import Contender
+from onepiece.training.feed_examples import build_feed_examples
+from onepiece.training.feed_floors import FLOORS, rank_floor
+from onepiece.training.packed import open_examples
+from onepiece.training.recipe import TrainingRecipe
+from onepiece.training.request_values import Measured, measured_ranks
+
+QUICK = "quick"
+"""Name that stands for the small recipes of all models that are shipped with the package."""
+
+
+def contenders_of(
+    recipes: Sequence[str],
+    *,
+    events: Path | None,
+    data: Path | None,
+    test: Path | None,
+    out: Path,
+) -> list[Contender]:
+    """Reads recipes and finds, or builds, the examples of each.
+
+    Args:
+        recipes: Paths of YAML files, or `quick` alone.
+        events: Imported folder of a feed; examples are built below `out`, one folder a context.
+        data: Examples to train on, for all recipes alike.
+        test: Examples to test on, with `data`.
+        out: Folder of the comparison.
+
+    Raises:
+        InvalidInput: Neither or both of events and data, or no test beside the data.
+    """
+    paths = _quick_recipes() if list(recipes) == [QUICK] else [Path(name) for name in recipes]
+    read = {path.stem: read_recipe(path, TrainingRecipe) for path in paths}
+    if events is None and data is None and list(recipes) == [QUICK]:
+        events = out / "events"
+        if not events.is_dir():
+            write_event_data(planted_feed(PlantedFeed()), events)
+    if (events is None) == (data is None) or (data is None) != (test is None):
+        raise InvalidInput(
+            "give --events (the folder of an imported feed), or --data and --test (folders of "
+            "examples), not both"
+        )
+    if data is not None and test is not None:
+        return [Contender(name, recipe, data, test) for name, recipe in read.items()]
+    assert events is not None  # noqa: S101 - checked above
+    return [_with_examples(name, recipe, events, out) for name, recipe in read.items()]
+
+
+def feed_floors(contenders: Sequence[Contender]) -> dict[str, Measured]:
+    """Measures what needs no model, on the first test of a feed that has what each floor reads."""
+    floors: dict[str, Measured] = {}
+    for contender in contenders:
+        test = open_examples(contender.test, context=contender.recipe.context)
+        if test.ranks != "catalogue":
+            continue
+        feed = contender.recipe.feed
+        has_lists = feed is not None and feed.item_to_item is not None
+        for name, floor in FLOORS.items():
+            if name not in floors and (has_lists or name != "item-to-item"):
+                floors[name] = measured_ranks(rank_floor(floor, test), test)
+    return floors
+
+
+def _quick_recipes() -> list[Path]:
+    folder = Path(str(files("onepiece.training") / QUICK))
+    return sorted(folder.glob("*.yaml"))
+
+
+def _with_examples(name: str, recipe: TrainingRecipe, events: Path, out: Path) -> Contender:
+    """Builds the examples of a recipe's context, unless an earlier recipe had the same."""
+    if recipe.feed is None:
+        raise InvalidInput(
+            f"recipe {name} has no part `feed`, and --events is a feed; add one, or build examples "
+            "and give them as --data and --test"
+        )
+    parts: Mapping[str, str] = {
+        "context": recipe.context.model_dump_json(),
+        "feed": recipe.feed.model_dump_json(),
+        "seed": str(recipe.seed),
+    }
+    digest = hashlib.sha256("\n".join(parts.values()).encode()).hexdigest()[:12]
+    data, test = out / "examples" / digest, out / "examples" / f"{digest}-test"
+    if not (data.is_dir() and test.is_dir()):
+        build_feed_examples(
+            read_imported_events(events),
+            read_catalogue(events / "catalogue.parquet"),
+            recipe,
+            data,
+            test_out=test,
+        )
+    return Contender(name, recipe, data, test)
