@@ -10,11 +10,8 @@ def _sequences(*sequences: list[int]) -> list[np.ndarray]:
     return [np.array(one, dtype=np.int64) for one in sequences]
 
 
-def _scores(
-    index: ItemToItem, history: list[int], own: list[int] | None = None
-) -> dict[int, float]:
-    own_L = None if own is None else np.array(own, dtype=np.int64)
-    items, scores = index.scores(np.array(history, dtype=np.int64), own_L=own_L)
+def _scores(index: ItemToItem, history: list[int]) -> dict[int, float]:
+    items, scores = index.scores(np.array(history, dtype=np.int64))
     return dict(zip(items.tolist(), scores.tolist(), strict=True))
 
 
@@ -38,23 +35,6 @@ def test_popularity_divides_a_score():
     index = ItemToItem(_sequences([0, 1], [2, 1], [0, 3]), num_items=4, recipe=recipe)
 
     assert _scores(index, [0]) == pytest.approx({1: 0.5, 3: 1.0})
-
-
-def test_what_the_user_added_is_taken_off_again():
-    sequences = _sequences([0, 1, 2, 0, 3], [0, 1, 3], [2, 1])
-    with_own = ItemToItem(sequences, num_items=4, recipe=ItemToItemRecipe())
-    without = ItemToItem(sequences[1:], num_items=4, recipe=ItemToItemRecipe())
-
-    mine = _scores(with_own, [0, 1], own=[0, 1, 2, 0, 3])
-
-    # Popularity leaves the user out once an item; item 0 was taken twice and is in the history.
-    assert mine == pytest.approx(_scores(without, [0, 1]))
-
-
-def test_an_item_that_only_the_user_took_is_never_named():
-    index = ItemToItem(_sequences([0, 1], [2, 3]), num_items=4, recipe=PLAIN)
-
-    assert _scores(index, [0], own=[0, 1]) == {}
 
 
 def test_the_best_come_first_and_equal_scores_by_item():
