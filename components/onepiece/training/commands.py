@@ -9,9 +9,7 @@ from onepiece.training import compare_commands, example_commands
 
 
 def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Registers the verbs that build examples, `run`, `evaluate`, `compare`, `floors` and
-    `conventional`.
-    """
+    """Registers the verbs that build examples, train, evaluate, compare and give floors."""
     example_commands.add_commands(subparsers)
     _add_run(subparsers)
     compare_commands.add_commands(subparsers)
