@@ -8,7 +8,10 @@ import argparse
 import os
 import sys
 import tempfile
+import time
 from pathlib import Path
+
+from prometheus_client import start_http_server
 
 from onepiece.errors import OnePieceError
 from onepiece.parsing import read_recipe
@@ -18,19 +21,25 @@ from onepiece.training.packed import open_examples
 from onepiece.training.progress_file import append_progress, copied_progress
 from onepiece.training.recipe import TrainingRecipe
 from onepiece.training.step import Share
+from onepiece.training.throughput import measured_machine, publish
 
 
 def work(config: dict[str, str]) -> None:
     """Runs in each worker: the loop of `onepiece.training`, its checkpoints handed to Ray."""
     import ray.train as rt
     import torch
+    from ray.train.torch import get_device
 
     torch.set_num_threads(1)
     share = Share(rt.get_context().get_world_rank(), rt.get_context().get_world_size())
+    machine = measured_machine(get_device(), time.perf_counter)
+    if share.rank == 0 and config["port"] != "0":
+        start_http_server(int(config["port"]))
 
     def report(progress: Progress) -> None:
         if share.rank == 0:
             append_progress(Path(config["progress"]), progress)
+            publish(progress.throughput)
         if progress.is_checkpoint:
             saved = progress.checkpoint and rt.Checkpoint.from_directory(progress.checkpoint)
             rt.report({"loss": progress.loss}, checkpoint=saved)
@@ -40,7 +49,16 @@ def work(config: dict[str, str]) -> None:
     data, out = Path(config["data"]), Path(config["out"])
     with tempfile.TemporaryDirectory() as name:
         new = Path(name)
-        fit(data, recipe, out, checkpoints=new, resume_from=old, on_progress=report, share=share)
+        fit(
+            data,
+            recipe,
+            out,
+            checkpoints=new,
+            resume_from=old,
+            on_progress=report,
+            share=share,
+            machine=machine,
+        )
 
 
 def main(args: argparse.Namespace) -> None:
@@ -50,7 +68,8 @@ def main(args: argparse.Namespace) -> None:
     name = run_digest(open_examples(args.data, context=recipe.context), recipe)[:16]
     args.storage.mkdir(parents=True, exist_ok=True)
     paths = {"data": args.data, "out": args.out, "progress": args.storage / f"{name}.jsonl"}
-    config = {"recipe": recipe.model_dump_json()} | {k: str(path) for k, path in paths.items()}
+    config = {"recipe": recipe.model_dump_json(), "port": str(args.metrics_port)}
+    config |= {name: str(path) for name, path in paths.items()}
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # no packet leaves the machine
     if args.address == "local":  # nobody takes this machine away: one process less to start
         os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"
@@ -61,7 +80,7 @@ def main(args: argparse.Namespace) -> None:
     local = {"num_cpus": args.workers + 1, "include_dashboard": False}
     here = {**local, "_node_ip_address": "127.0.0.1"} if args.address == "local" else {}
     ray.init(address=args.address, log_to_driver=False, **here)
-    scaling = ScalingConfig(num_workers=args.workers)
+    scaling = ScalingConfig(num_workers=args.workers, use_gpu=args.gpu)
     run = RunConfig(name, str(args.storage), checkpoint_config=CheckpointConfig(2))
     with copied_progress(paths["progress"], sys.stderr):
         TorchTrainer(work, train_loop_config=config, scaling_config=scaling, run_config=run).fit()
@@ -73,6 +92,8 @@ if __name__ == "__main__":
     for option in ("recipe", "data", "out", "storage"):
         parser.add_argument(f"--{option}", type=lambda text: Path(text).resolve(), required=True)
     parser.add_argument("--workers", type=int, default=1, help="processes that train")
+    parser.add_argument("--gpu", action="store_true", help="give each worker a GPU")
+    parser.add_argument("--metrics-port", type=int, default=0, help="of Prometheus; 0: none")
     parser.add_argument("--address", default="local", help="a Ray cluster's; local starts one")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     try:

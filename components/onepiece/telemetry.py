@@ -77,3 +77,16 @@ FEATURES_ROWS_STALE = Counter(
     "Rows not written to the online store because a newer one is there.",
     ["view"],
 )
+TRAINING_STEPS = Counter("onepiece_training_steps_total", "Steps of training done.")
+TRAINING_TOKENS_PER_S = Gauge(
+    "onepiece_training_tokens_per_second",
+    "Real tokens that one worker trains on in a second, over its last steps.",
+)
+TRAINING_DATA_WAIT = Gauge(
+    "onepiece_training_data_wait_ratio",
+    "Share of the time in which steps waited for their batch, in [0, 1].",
+)
+TRAINING_MODEL_FLOPS = Gauge(
+    "onepiece_training_model_flops_ratio",
+    "Model FLOPs utilisation: what the model needs over what the device could do, in [0, 1].",
+)

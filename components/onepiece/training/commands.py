@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+import time
 from pathlib import Path
 
 from onepiece.training import compare_commands, example_commands
@@ -30,6 +31,20 @@ def _add_run(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     run.add_argument("--out", type=Path, required=True, help="folder of the bundle, new")
     run.add_argument(
         "--checkpoints", type=Path, help="folder of checkpoints; a stopped run goes on from them"
+    )
+    run.add_argument(
+        "--start-from", type=Path, help="bundle to train further, with today's vocabulary"
+    )
+    run.add_argument(
+        "--device", default="auto", help="auto, cpu or cuda (default: auto, cuda if there is one)"
+    )
+    run.add_argument(
+        "--peak-tflops",
+        type=float,
+        help="what the device could do, in 10^12 FLOPs a second (default: a matrix product's)",
+    )
+    run.add_argument(
+        "--metrics-port", type=int, help="port of a Prometheus endpoint (default: none)"
     )
     run.add_argument("--threads", type=int, default=1, help="threads of torch (default: 1)")
     run.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -75,23 +90,46 @@ def _add_conventional(subparsers: "argparse._SubParsersAction[argparse.ArgumentP
 
 def _run(args: argparse.Namespace) -> int:
     import torch
+    from prometheus_client import start_http_server
     from tqdm import tqdm
 
     from onepiece.parsing import read_recipe
-    from onepiece.training.fit import describe, fit
+    from onepiece.training.fit import describe, describe_days, fit
     from onepiece.training.loop import Progress
+    from onepiece.training.machine import Machine, find_device
     from onepiece.training.recipe import TrainingRecipe
+    from onepiece.training.throughput import measured_peak, publish
 
     torch.set_num_threads(args.threads)
     recipe = read_recipe(args.recipe, TrainingRecipe)
+    device, clock = find_device(args.device), time.perf_counter
+    peak = args.peak_tflops * 1e12 if args.peak_tflops else measured_peak(device, clock)
+    if args.metrics_port:
+        start_http_server(args.metrics_port)
     with tqdm(unit="step", file=sys.stderr, desc="training") as bar:
 
         def show(progress: Progress) -> None:
             bar.total = progress.num_steps
-            bar.set_postfix(loss=f"{progress.loss:.3f}", refresh=False)
+            shown = {"loss": f"{progress.loss:.3f}"}
+            publish(progress.throughput)
+            if (speed := progress.throughput) is not None:
+                shown["tokens/s"] = f"{speed.tokens_per_s:,.0f}"
+                shown["waiting"] = f"{speed.data_wait_share:.1%}"
+                shown["MFU"] = f"{speed.model_flops_share or 0:.1%}"
+            bar.set_postfix(shown, refresh=False)
             bar.update(progress.step - bar.n)
 
-        fit(args.data, recipe, args.out, checkpoints=args.checkpoints, on_progress=show)
+        fitted = fit(
+            args.data,
+            recipe,
+            args.out,
+            checkpoints=args.checkpoints,
+            on_progress=show,
+            machine=Machine(device, clock, peak),
+            start_from=args.start_from,
+        )
+    if fitted.days and not args.json:
+        sys.stdout.write(describe_days(fitted.days))
     sys.stdout.write(describe(args.out, is_json=args.json))
     return 0
 

@@ -1,7 +1,7 @@
 """From a folder of examples to a bundle: opens, trains, measures, saves."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -126,6 +126,15 @@ def describe(out: Path, *, is_json: bool) -> str:
     lines = [("bundle", str(out)), ("version", manifest.version)]
     lines += [(name, f"{value:.4f}") for name, value in sorted(manifest.metrics.items())]
     return "".join(f"{name:24} {value}\n" for name, value in lines)
+
+
+def describe_days(days: Sequence[DayValidation]) -> str:
+    """Says how each day's model did on the day after: one line a day and metric."""
+    return "".join(
+        f"{one.day} {name:24} {value:.4f}\n"
+        for one in days
+        for name, value in sorted(one.metrics.items())
+    )
 
 
 def check_output(out: Path) -> None:

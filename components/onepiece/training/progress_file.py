@@ -6,6 +6,7 @@ A Ray worker's stderr reaches the driver late and decorated; a file does not.
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from threading import Event, Thread
 from typing import TextIO
@@ -17,8 +18,14 @@ _POLL_S = 0.2
 
 
 def append_progress(path: Path, progress: Progress) -> None:
-    """Appends one line: {"step": ..., "num_steps": ..., "loss": ...}."""
-    line = {"step": progress.step, "num_steps": progress.num_steps, "loss": progress.loss}
+    """Appends one line: step, num_steps and loss, and with a clock the speed of this worker."""
+    line: dict[str, float | None] = {
+        "step": progress.step,
+        "num_steps": progress.num_steps,
+        "loss": progress.loss,
+    }
+    if progress.throughput is not None:
+        line |= asdict(progress.throughput)
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
 

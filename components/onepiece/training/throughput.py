@@ -11,6 +11,12 @@ import torch
 from torch import nn
 
 from onepiece.models.protocols import Model
+from onepiece.telemetry import (
+    TRAINING_DATA_WAIT,
+    TRAINING_MODEL_FLOPS,
+    TRAINING_STEPS,
+    TRAINING_TOKENS_PER_S,
+)
 from onepiece.training.machine import Machine
 from onepiece.training.packed import ExampleBatch
 
@@ -105,6 +111,22 @@ class Meter:
             data_wait_share=min(wait_s / elapsed_s, 1.0),
             model_flops_share=num_flops / elapsed_s / self._peak if self._peak else None,
         )
+
+
+def publish(throughput: Throughput | None) -> None:
+    """Counts a step in this process's Prometheus metrics, and puts the speed there, if known."""
+    TRAINING_STEPS.inc()
+    if throughput is None:
+        return
+    TRAINING_TOKENS_PER_S.set(throughput.tokens_per_s)
+    TRAINING_DATA_WAIT.set(throughput.data_wait_share)
+    if throughput.model_flops_share is not None:
+        TRAINING_MODEL_FLOPS.set(throughput.model_flops_share)
+
+
+def measured_machine(device: torch.device, clock: Callable[[], float]) -> Machine:
+    """Makes a machine with a clock, whose peak is measured: see `measured_peak`."""
+    return Machine(device, clock, measured_peak(device, clock))
 
 
 def measured_peak(device: torch.device, clock: Callable[[], float]) -> float:

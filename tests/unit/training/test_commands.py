@@ -3,9 +3,10 @@ import json
 from pathlib import Path
 
 import pytest
+from prometheus_client import REGISTRY
 
 from onepiece.bundle import load_bundle
-from onepiece.errors import OutputExists
+from onepiece.errors import InvalidInput, OutputExists
 from onepiece.training.commands import add_commands
 from onepiece.training.curve import curve_paths
 
@@ -90,3 +91,47 @@ def test_a_training_that_may_stop_early_says_when_and_draws_it(
     assert len(values) == 3
     assert bundle.provenance["best_epoch"] == values.index(max(values)) + 1
     assert bundle.metrics["mrr_order_shelf"] == max(values)
+
+
+def test_a_stream_by_day_says_how_each_day_went(
+    repository: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny = (repository / "ray_jobs" / "recipes" / "tiny.yaml").read_text()
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(tiny + "batch_order: by_day\n")
+    out = tmp_path / "b"
+
+    _run(["run", "--recipe", str(recipe), "--data", str(data), "--out", str(out)])
+
+    days = json.loads(curve_paths(out)[0].read_text())["days"]
+    printed = capsys.readouterr().out
+    assert len(days) > 2
+    assert all(f"{one['day']} mrr_order_shelf" in printed for one in days)
+
+
+def test_training_goes_on_from_yesterdays_bundle_and_is_counted(
+    repository: Path, data: Path, bundle: Path, tmp_path: Path
+) -> None:
+    tiny = repository / "ray_jobs" / "recipes" / "tiny.yaml"
+    before = REGISTRY.get_sample_value("onepiece_training_steps_total")
+    places = ["--recipe", str(tiny), "--data", str(data), "--out", str(tmp_path / "b")]
+
+    _run(["run", *places, "--start-from", str(bundle), "--device", "cpu"])
+
+    child = load_bundle(tmp_path / "b")
+    assert child.provenance["parent_version"] == load_bundle(bundle).version
+    after = REGISTRY.get_sample_value("onepiece_training_steps_total")
+    assert after - before == child.provenance["num_steps"]
+    assert REGISTRY.get_sample_value("onepiece_training_tokens_per_second") > 0
+    assert 0 <= REGISTRY.get_sample_value("onepiece_training_data_wait_ratio") <= 1
+    assert 0 < REGISTRY.get_sample_value("onepiece_training_model_flops_ratio") < 1
+
+
+def test_a_device_that_is_not_there_is_refused(
+    repository: Path, data: Path, tmp_path: Path
+) -> None:
+    tiny = repository / "ray_jobs" / "recipes" / "tiny.yaml"
+    places = ["--recipe", str(tiny), "--data", str(data), "--out", str(tmp_path / "b")]
+
+    with pytest.raises(InvalidInput, match="give auto, cpu or cuda"):
+        _run(["run", *places, "--device", "tpu"])
