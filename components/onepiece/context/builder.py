@@ -118,9 +118,9 @@ def build_context(
 
     The same request, recipe and vocabulary always give the same tokens, whatever the order of the
     events in `request.signals`. The history has one token an item: `MEMORY` for items of the
-    query's category, `RECENT` for others, merged oldest first. Anchor groups follow, exposed,
-    clicked, ordered, each between BEGIN_GROUP and END_GROUP; an empty group has no tokens, not
-    even its boundaries. Unknown items keep their token, with row 1.
+    query's category, `RECENT` for others, merged oldest first. Anchor groups follow in the
+    recipe's order, each between BEGIN_GROUP and END_GROUP; an empty group has no tokens, not even
+    its boundaries. Unknown items keep their token, with row 1.
 
     Args:
         request: Signals known at `request.as_of_ms`.
@@ -162,8 +162,10 @@ def build_context(
             if recipe.has_profile
             else np.full(len(PROFILE_FIELDS), UNKNOWN_ROW, dtype=np.int64)
         ),
-        query_row=vocabulary.query_row(request.query_id),
-        word_rows=vocabulary.word_rows(request.query_id, max_words=recipe.max_query_words),
+        query_row=vocabulary.query_row(request.query_id) if recipe.has_query else UNKNOWN_ROW,
+        word_rows=vocabulary.word_rows(
+            request.query_id, max_words=recipe.max_query_words if recipe.has_query else 0
+        ),
         situation=(
             _situation(request, history)
             if recipe.has_situation
@@ -188,11 +190,13 @@ class _Tokens:
             int(TokenKind.MEMORY if item.is_memory else TokenKind.RECENT) for item in items
         ]
         self.positions = list(range(len(items)))
-        for kind, item_ids in (
-            (TokenKind.EXPOSED_ANCHOR, anchors.exposed),
-            (TokenKind.CLICKED_ANCHOR, anchors.clicked),
-            (TokenKind.ORDERED_ANCHOR, anchors.ordered),
-        ):
+        groups = {
+            "exposed": (TokenKind.EXPOSED_ANCHOR, anchors.exposed),
+            "clicked": (TokenKind.CLICKED_ANCHOR, anchors.clicked),
+            "ordered": (TokenKind.ORDERED_ANCHOR, anchors.ordered),
+        }
+        for name in recipe.anchor_groups:
+            kind, item_ids = groups[name]
             kept = item_ids[: recipe.max_anchor_tokens]
             if not kept:
                 continue

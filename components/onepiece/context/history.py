@@ -61,7 +61,8 @@ def build_history(
 
     The future is dropped before anything is counted or cut. An item that is in the memory is told
     by the memory only, even if the cut then drops it: the memory reaches further back, so its
-    counts are the fuller ones.
+    counts are the fuller ones. With `max_memory_items` 0 there is no memory, and the recent events
+    tell of every item.
     """
     in_category = _summarise(memory, as_of_ms)
     others = _summarise(recent, as_of_ms)
@@ -69,7 +70,8 @@ def build_history(
     num_past_recent = sum(s.num_orders + s.num_clicks for s in others.values())
     for item_id, summary in in_category.items():
         summary.is_memory = True
-        others.pop(item_id, None)
+        if max_memory_items:
+            others.pop(item_id, None)
     items = _newest(in_category.values(), max_memory_items)
     items += _newest(others.values(), max_recent_items)
     items.sort(key=_time_order)

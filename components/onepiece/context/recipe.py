@@ -1,11 +1,14 @@
 """What the context holds and how much of each part: the half of a bundle that shapes its input."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 MatchFeature = Literal["item", "category", "type", "brand", "maker", "department"]
 """A column of the vocabulary in which two items can be equal."""
+
+AnchorGroup = Literal["exposed", "clicked", "ordered"]
+"""Which of a query's items an anchor group holds."""
 
 
 class ContextRecipe(BaseModel):
@@ -26,8 +29,16 @@ class ContextRecipe(BaseModel):
     max_anchor_tokens: int = Field(
         10, ge=0, le=1_000, description="Best items kept of each anchor group, in tokens."
     )
+    anchor_groups: tuple[AnchorGroup, ...] = Field(
+        ("exposed", "clicked", "ordered"),
+        max_length=3,
+        description="Anchor groups that are read, in the order of their tokens.",
+    )
     max_query_words: int = Field(
         6, ge=0, le=100, description="First words of the query that are read, in words."
+    )
+    has_query: bool = Field(
+        True, description="Whether the query's id and words are read; else it is unknown."
     )
     has_situation: bool = Field(
         True, description="Whether the situational descriptors are read; else they are 0."
@@ -48,5 +59,12 @@ class ContextRecipe(BaseModel):
 
     @property
     def max_tokens(self) -> int:
-        """Most tokens of one context; each of three anchor groups has two boundaries."""
-        return self.max_history_tokens + 3 * (self.max_anchor_tokens + 2)
+        """Most tokens of one context; each anchor group has two boundaries."""
+        num_groups = len(self.anchor_groups)
+        return self.max_history_tokens + num_groups * (self.max_anchor_tokens + 2)
+
+    @model_validator(mode="after")
+    def _groups_differ(self) -> Self:
+        if len(set(self.anchor_groups)) != len(self.anchor_groups):
+            raise ValueError(f"anchor_groups is {self.anchor_groups}: each group may be named once")
+        return self

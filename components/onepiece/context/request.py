@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from onepiece.features.schema import LIST_FEATURES
 from onepiece.features.store import Signals
 
-CANDIDATE_FEATURES: tuple[str, ...] = (
+SHOP_FEATURES: tuple[str, ...] = (
     "log_store_sales",
     "log_chain_sales",
     "price_ratio",
@@ -15,7 +16,9 @@ CANDIDATE_FEATURES: tuple[str, ...] = (
     "is_displayed",
     "is_mailed",
 )
-"""Columns of `Candidates.features`, made by `ItemTable.candidate_features`."""
+"""What a shop knows of its items, by `ItemTable.candidate_features`."""
+CANDIDATE_FEATURES: tuple[str, ...] = (*SHOP_FEATURES, *LIST_FEATURES)
+"""Columns of `Candidates.features`."""
 
 
 @dataclass(frozen=True, slots=True)

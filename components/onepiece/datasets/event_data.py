@@ -102,9 +102,18 @@ class ShownPrices:
     currency: str
 
 
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One visit of a user as the data set itself tells it."""
+
+    session_id: str
+    started_at_ms: int
+    """When its first row happened, whether or not that became an event."""
+
+
 @dataclass(frozen=True)
 class EventData:
-    """A data set as a stream; `items` and `counts` are whole once `events` is exhausted."""
+    """A data set as a stream; all but `events` is whole once `events` is exhausted."""
 
     events: Iterator[Event | ShownPrices]
     """Read once. In any order: the writer sorts. An `event_id` is the same whenever it is read,
@@ -115,6 +124,8 @@ class EventData:
     """Rows that were read and what was left out, by reason."""
     profiles: Mapping[str, ProfileLabels] = field(default_factory=dict)
     """User id -> labels; many users, or all, have none."""
+    sessions: Mapping[str, Session] = field(default_factory=dict)
+    """Request id of an answer -> the session it was given in; empty if the data set names none."""
     published: Mapping[str, int] = field(default_factory=dict)
     """Count -> what its authors published for the whole data set."""
 

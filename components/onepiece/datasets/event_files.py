@@ -5,7 +5,8 @@ The folder holds:
 - `events/part-00000.jsonl` and so on: one event a line as JSON, in log order, at most
   `PART_EVENTS` a file; `onepiece events append --file` takes one after the other;
 - `catalogue.parquet`: every item that is described or that an event names;
-- `profiles.parquet`, `titles.parquet`, `shown_prices.parquet`: if the data set has any;
+- `profiles.parquet`, `titles.parquet`, `shown_prices.parquet`, `sessions.parquet`: if the data
+  set has any;
 - `counts.json`: what was read, what was left out and what was written.
 
 Equal files in give equal bytes out.
@@ -14,7 +15,7 @@ Equal files in give equal bytes out.
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from itertools import chain, islice
 from pathlib import Path
@@ -23,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from onepiece.datasets.catalogue_file import write_catalogue
-from onepiece.datasets.event_data import EventData, Items, ShownPrices
+from onepiece.datasets.event_data import EventData, Items, Session, ShownPrices
 from onepiece.datasets.event_sort import in_log_order
 from onepiece.datasets.event_tally import Tally
 from onepiece.datasets.importing import profiles_table
@@ -68,6 +69,8 @@ def write_event_data(data: EventData, out: Path) -> Counter[str]:
             pq.write_table(profiles_table(data.profiles), partial / "profiles.parquet")
         if data.items.titles:
             pq.write_table(_titles(data.items), partial / "titles.parquet")
+        if data.sessions:
+            pq.write_table(_sessions(data.sessions), partial / "sessions.parquet")
         text = json.dumps(dict(sorted(counts.items())), indent=2) + "\n"
         (partial / "counts.json").write_text(text)
     return counts
@@ -134,6 +137,17 @@ _PRICE_SCHEMA = pa.schema(
         ("currency", pa.string()),
     ]
 )
+
+
+def _sessions(sessions: Mapping[str, Session]) -> pa.Table:
+    rows = sorted(sessions.items())
+    return pa.table(
+        {
+            "request_id": pa.array([request_id for request_id, _ in rows], pa.string()),
+            "session_id": pa.array([session.session_id for _, session in rows], pa.string()),
+            "started_at_ms": pa.array([session.started_at_ms for _, session in rows], pa.int64()),
+        }
+    )
 
 
 def _titles(items: Items) -> pa.Table:

@@ -24,8 +24,8 @@ class PlantedFeed:
     """How large the feed is; the defaults train a model in seconds."""
 
     num_users: int = 1_500
-    num_circles: int = 30
-    circle_size: int = 10
+    num_circles: int = 10
+    circle_size: int = 30
     min_length: int = 8
     max_length: int = 16
     seed: int = 0

@@ -4,11 +4,14 @@
 carries the list that was displayed and its prices, as two aligned columns parted by `|`.
 
 - A clickout is an `Exposure` and an `Impression` of its list and, if its reference is in the
-  list, a `Click` on it, all three at the clickout's second: when the list was shown is not known.
+  list, a `Click` on it, all three at the clickout's instant: when the list was shown is not known.
 - An interaction with an item (image, info, rating, deals, search) is a `Click` without an answer.
 - Only lists that ended in a clickout are logged. Rows after a session's last clickout are left
   out: no list tells what they led to, and they must not be used for the clickout before them.
-- Rows of a session are read by time, then step: one session of the sample restarts its steps.
+- Rows of a session are read by time, then step: one session of the sample restarts its steps. A
+  time is whole seconds, so rows of one second follow one another by a millisecond: what was
+  looked at just before a clickout is before it.
+- Which session a list belongs to, and when that began, goes to sessions.parquet.
 - The query is the city and the filters set; the category of an item is the city that it was
   first seen in, so a query without filters names it. The store is the country's platform.
 - Prices are whole numbers of a currency that is not named; they go to shown_prices.parquet.
@@ -29,6 +32,7 @@ from onepiece.datasets.event_data import (
     EventData,
     ItemFeatures,
     Items,
+    Session,
     ShownPrices,
     checked,
     is_price,
@@ -52,6 +56,8 @@ ITEM_ACTIONS = frozenset(
     }
 )
 """Actions whose reference is an item; the others concern places, filters and order."""
+_MAX_APART = 999
+"""Milliseconds that the rows of one second may lie apart, so that they stay in it."""
 
 
 class _Row(NamedTuple):
@@ -105,12 +111,19 @@ def read_trivago(source: Path) -> EventData:
     """
     path = find_file(source, ["train.parquet", "train.csv"])
     items, counts = Items(), Counter[str]()
+    sessions: dict[str, Session] = {}
     return EventData(
-        events=_events(path, items, counts), items=items, counts=counts, published=PUBLISHED
+        events=_events(path, items, counts, sessions),
+        items=items,
+        counts=counts,
+        sessions=sessions,
+        published=PUBLISHED,
     )
 
 
-def _events(path: Path, items: Items, counts: Counter[str]) -> Iterator[Event | ShownPrices]:
+def _events(
+    path: Path, items: Items, counts: Counter[str], sessions: dict[str, Session]
+) -> Iterator[Event | ShownPrices]:
     counts.update(dict.fromkeys(_REASONS, 0))
     seen = set()
     rows = map(_row, table_rows(path, _COLUMNS))
@@ -123,7 +136,10 @@ def _events(path: Path, items: Items, counts: Counter[str]) -> Iterator[Event | 
             )
         seen.add(session_id)
         for place, row in enumerate(kept):
-            yield from _events_of(row, f"{session_id}-{place:05}", items, counts)
+            request_id = f"{session_id}-{place:05}"
+            if row.action == CLICKOUT:
+                sessions[request_id] = Session(session_id, kept[0].at_ms)
+            yield from _events_of(row, request_id, items, counts)
     counts["num_sessions"] = len(seen)
 
 
@@ -145,7 +161,17 @@ def _until_last_clickout(session: list[_Row], counts: Counter[str]) -> list[_Row
     counts["num_rows"] += len(session)
     counts["num_duplicate_rows"] += len(session) - len(distinct)
     counts["num_rows_after_last_clickout"] += len(distinct) - len(kept)
-    return kept
+    return _told_apart(kept)
+
+
+def _told_apart(rows: list[_Row]) -> list[_Row]:
+    """Puts the rows of each second a millisecond apart, at most `_MAX_APART` of them."""
+    apart = []
+    for _, same in groupby(rows, key=lambda row: row.at_ms):
+        apart += [
+            row._replace(at_ms=row.at_ms + min(place, _MAX_APART)) for place, row in enumerate(same)
+        ]
+    return apart
 
 
 def _events_of(

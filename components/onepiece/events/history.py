@@ -29,6 +29,7 @@ __all__ = [
     "HistoryRecipe",
     "HistoryUpdate",
     "HistoryWriter",
+    "interactions_of",
     "replay_histories",
     "take_update",
     "wait_until_folded",
@@ -258,15 +259,17 @@ def wait_until_folded(
 def take_update(user_id: str, history: UserHistory) -> HistoryUpdate:
     """Makes the update to write, and clears which categories changed."""
     memories = {
-        category: _interactions(history.memories[category])
+        category: interactions_of(history.memories[category])
         for category in sorted(history.changed_categories)
     }
     history.changed_categories.clear()
-    return HistoryUpdate(user_id, history.available_at_ms, _interactions(history.recent), memories)
+    return HistoryUpdate(
+        user_id, history.available_at_ms, interactions_of(history.recent), memories
+    )
 
 
-def _interactions(entries: Sequence[Entry]) -> Interactions:
-    """Turns entries into columns."""
+def interactions_of(entries: Sequence[Entry]) -> Interactions:
+    """Turns entries into columns, in the order given."""
     if not entries:
         return Interactions()
     at_ms, actions, item_ids = zip(*entries, strict=True)

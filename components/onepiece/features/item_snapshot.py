@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from onepiece.errors import InvalidDataset
 from onepiece.features.item_statistics import between, look_up
+from onepiece.features.schema import LIST_FEATURES
 from onepiece.output import whole_file
 
 DISPLAYED = 1
@@ -122,18 +123,19 @@ class ItemTable:
         return rows[np.lexsort((ties, by_chain, by_store))]
 
     def candidate_features(self, store_id: str, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Computes `CANDIDATE_FEATURES` of each row; (C, 6).
+        """Computes `CANDIDATE_FEATURES` of each row; (C, 6 + len(LIST_FEATURES)).
 
         Sales are log(1 + lines), the price log(1 + price). `price_ratio` is the price now over the
         usual one, within 1 / MAX_PRICE_RATIO and MAX_PRICE_RATIO, and 1 where either is not
-        known. A row of -1 looks like an item that was never sold.
+        known. A row of -1 looks like an item that was never sold. Nothing was shown yet, so
+        the features of a list are 0.
         """
         places = self._places_or_none(rows)
         flags = look_up(
             places,
             *self._part(store_id, self.promoted_starts, self.promoted_places, self.promoted_flags),
         )
-        features = np.empty((len(rows), 6), dtype=np.float32)
+        features = np.zeros((len(rows), 6 + len(LIST_FEATURES)), dtype=np.float32)
         features[:, 0] = np.log1p(self.store_sales(store_id, rows).astype(np.float32))
         # A row of -1 reads the last entry, which is that of an item never sold.
         features[:, 1:4] = self._chain_features[rows]

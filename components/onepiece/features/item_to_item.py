@@ -41,6 +41,13 @@ class ItemToItemRecipe(BaseModel):
     trigger_decay: float = Field(
         0.5, gt=0, le=1, description="Factor by which each older trigger counts less."
     )
+    num_folds: int = Field(
+        5,
+        ge=2,
+        le=100,
+        description="Parts that users are split into: in training, a user's lists are counted from "
+        "the other parts.",
+    )
 
 
 class ItemToItem:
@@ -72,20 +79,17 @@ class ItemToItem:
         codes_P = np.concatenate([np.zeros(0, np.int64), *(i * num_items + j for i, j, _ in parts)])
         weights_P = np.concatenate([np.zeros(0), *(weights for _, _, weights in parts)])
         codes, place_P = np.unique(codes_P, return_inverse=True)
-        self._weights = np.bincount(place_P, weights=weights_P, minlength=len(codes))
+        self._weights: NDArray[np.float64] = np.bincount(
+            place_P, weights=weights_P, minlength=len(codes)
+        ).astype(np.float64)
         triggers, self._others = np.divmod(codes, num_items)
         self._starts = np.searchsorted(triggers, np.arange(num_items + 1))
 
-    def scores(
-        self, history_L: NDArray[np.int64], *, own_L: NDArray[np.int64] | None = None
-    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    def scores(self, history_L: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Scores what the newest items of a history name; items of the history are left out.
 
         Args:
             history_L: (L,) the user's items so far, oldest first.
-            own_L: The user's own sequence among those that were counted, if it was. What it
-                added is taken off again: else an item to be predicted would be named by the very
-                user who is asked about, in training but never in serving.
 
         Returns:
             Items, ascending, and their scores, above 0.
@@ -93,30 +97,20 @@ class ItemToItem:
         triggers_T = history_L[::-1][: self._recipe.num_triggers]
         items: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
         weights: list[NDArray[np.float64]] = [np.zeros(0)]
-        own_i, own_j, own_weights = _pairs(
-            np.zeros(0, np.int64) if own_L is None else own_L, self._recipe
-        )
         for age, trigger in enumerate(triggers_T.tolist()):
-            factor = self._recipe.trigger_decay**age
             row = slice(self._starts[trigger], self._starts[trigger + 1])
-            is_own = own_i == trigger
-            items += [self._others[row], own_j[is_own]]
-            weights += [factor * self._weights[row], -factor * own_weights[is_own]]
+            items.append(self._others[row])
+            weights.append(self._recipe.trigger_decay**age * self._weights[row])
         found_N, place = np.unique(np.concatenate(items), return_inverse=True)
         sums_N = np.bincount(place, weights=np.concatenate(weights), minlength=len(found_N))
         popularity_N = self._popularity_N[found_N]
-        if own_L is not None:
-            popularity_N = popularity_N - np.isin(found_N, own_L)
         scores_N = sums_N / np.maximum(popularity_N, 1) ** self._recipe.popularity_exponent
-        # What is left of a difference of equal sums is rounding, not evidence.
-        is_named_N = (sums_N > 1e-9) & ~np.isin(found_N, history_L)
-        return found_N[is_named_N], scores_N[is_named_N]
+        is_new_N = ~np.isin(found_N, history_L)
+        return found_N[is_new_N], scores_N[is_new_N]
 
-    def best(
-        self, history_L: NDArray[np.int64], *, count: int, own_L: NDArray[np.int64] | None = None
-    ) -> NDArray[np.int64]:
+    def best(self, history_L: NDArray[np.int64], *, count: int) -> NDArray[np.int64]:
         """Lists the `count` best of `scores`, best first; equal scores by ascending item."""
-        items_N, scores_N = self.scores(history_L, own_L=own_L)
+        items_N, scores_N = self.scores(history_L)
         best: NDArray[np.int64] = items_N[np.lexsort((items_N, -scores_N))[:count]]
         return best
 

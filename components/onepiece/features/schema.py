@@ -132,6 +132,15 @@ FEATURES: tuple[FeatureSpec, ...] = (
 )
 """Every feature, by view."""
 
+LIST_FEATURES: tuple[str, ...] = (
+    "log_display_rank",
+    "price_rank",
+    "log_price_over_list",
+    "log_other_clickers",
+)
+"""What a list that was shown says of its items, as `training/page_features.py` computes it: 0
+where there is no list, as where a shop's own items are retrieved and ranked."""
+
 
 def features_of(view: str) -> tuple[FeatureSpec, ...]:
     """Lists the features of a view, in the order of the table."""
@@ -154,12 +163,13 @@ def is_fresh(view: str, *, available_at_ms: int, as_of_ms: int) -> bool:
 
 
 def feature_schema_digest() -> str:
-    """Hashes the feature table and the service's name: 32 hexadecimal digits."""
+    """Hashes the feature table, the lists' features and the service's name: 32 digits."""
     document = {
         "service": FEATURE_SERVICE,
         "entities": ENTITY_KEYS,
         "views": SERVICE_VIEWS,
         "features": [asdict(spec) for spec in FEATURES],
+        "list_features": LIST_FEATURES,
     }
     text = json.dumps(document, sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

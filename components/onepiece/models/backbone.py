@@ -7,11 +7,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from onepiece.models.attention import KeyValues, MatchAttention, attention_logits, match
+from onepiece.models.norms import Segment, SegmentNorm, normalise
+
+Norm = Literal["layer", "group"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +58,12 @@ class Layer(nn.Module):
         feedforward_ratio: int,
         start_bias: tuple[float, ...],
         dropout: float,
+        norm: Norm,
     ) -> None:
         super().__init__()
-        self.attention_norm = nn.LayerNorm(width)
+        self.attention_norm = nn.LayerNorm(width) if norm == "layer" else SegmentNorm(width)
         self.attention = MatchAttention(width, num_heads=num_heads, start_bias=start_bias)
-        self.feedforward_norm = nn.LayerNorm(width)
+        self.feedforward_norm = nn.LayerNorm(width) if norm == "layer" else SegmentNorm(width)
         self.feedforward = nn.Sequential(
             nn.Linear(width, feedforward_ratio * width),
             nn.GELU(),
@@ -66,14 +71,15 @@ class Layer(nn.Module):
         )
         self.dropout = nn.Dropout(dropout)
 
-    def split(self, rows_BND: Tensor) -> tuple[Tensor, KeyValues]:
-        """Normalises rows and projects them to queries, keys and values."""
-        return self.attention.split(self.attention_norm(rows_BND))
+    def split(self, rows_BND: Tensor, segments: Tensor | int) -> tuple[Tensor, KeyValues]:
+        """Normalises rows of some `Segment`s and projects them to queries, keys and values."""
+        return self.attention.split(normalise(self.attention_norm, rows_BND, segments))
 
-    def finish(self, rows_BND: Tensor, heads_HBNE: Tensor) -> Tensor:
+    def finish(self, rows_BND: Tensor, heads_HBNE: Tensor, segments: Tensor | int) -> Tensor:
         """Adds what attention read, then the feed-forward part."""
         attended_BND = rows_BND + self.dropout(self.attention.merge(heads_HBNE))
-        added_BND = self.feedforward(self.feedforward_norm(attended_BND))
+        normed_BND = normalise(self.feedforward_norm, attended_BND, segments)
+        added_BND = self.feedforward(normed_BND)
         out_BND: Tensor = attended_BND + self.dropout(added_BND)
         return out_BND
 
@@ -90,6 +96,7 @@ class Backbone(nn.Module):
         feedforward_ratio: int,
         start_bias: tuple[float, ...],
         dropout: float,
+        norm: Norm,
     ) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
@@ -99,6 +106,7 @@ class Backbone(nn.Module):
                 feedforward_ratio=feedforward_ratio,
                 start_bias=start_bias,
                 dropout=dropout,
+                norm=norm,
             )
             for _ in range(num_layers)
         )
@@ -114,6 +122,7 @@ class Backbone(nn.Module):
         attributes_BSA: Tensor,
         mask_BS: Tensor,
         *,
+        segments_BS: Tensor,
         num_read: int,
         visible_SS: Tensor | None = None,
     ) -> Encoded:
@@ -126,6 +135,7 @@ class Backbone(nn.Module):
             rows_BSD: (B, S, D) embedded tokens.
             attributes_BSA: (B, S, A) int64 codes for the match bias; 0 matches nothing.
             mask_BS: (B, S) bool, True for a token, False for padding.
+            segments_BS: (B, S) int64 `Segment` of each token.
             num_read: R, between 1 and S.
             visible_SS: (S, S) bool, which position may see which token; all if None.
         """
@@ -134,20 +144,29 @@ class Backbone(nn.Module):
         all_ABSS = match(attributes_BSA, attributes_BSA) if last else read_ABRS
         caches: list[KeyValues] = []
         for index, layer in enumerate(self.depth):
-            query_HBSE, cache = layer.split(rows_BSD)
+            query_HBSE, cache = layer.split(rows_BSD, segments_BS)
             match_ABQS, visible_QS = all_ABSS, visible_SS
             if index == last:
                 query_HBSE, rows_BSD = query_HBSE[:, :, -num_read:], rows_BSD[:, -num_read:]
+                segments_BS = segments_BS[:, -num_read:]
                 match_ABQS = read_ABRS
                 visible_QS = None if visible_SS is None else visible_SS[-num_read:]
             bias_HBQS = layer.attention.bias(match_ABQS, mask_BS, visible_QS=visible_QS)
             logits_HBQS = attention_logits(query_HBSE, cache.keys_HBSE, bias_HBQS)
-            rows_BSD = layer.finish(rows_BSD, logits_HBQS.softmax(-1) @ cache.values_HBSE)
+            heads_HBQE = logits_HBQS.softmax(-1) @ cache.values_HBSE
+            rows_BSD = layer.finish(rows_BSD, heads_HBQE, segments_BS)
             caches.append(cache)
         return Encoded(tuple(caches), mask_BS, rows_BSD)
 
     def group_biases(
-        self, match_ABNS: Tensor, mask_BS: Tensor, match_AXMM: Tensor, mask_XM: Tensor
+        self,
+        match_ABNS: Tensor,
+        mask_BS: Tensor,
+        match_AXMM: Tensor,
+        mask_XM: Tensor,
+        *,
+        visible_NS: Tensor | None = None,
+        visible_MM: Tensor | None = None,
     ) -> list[GroupBias]:
         """Computes each layer's bias of grouped rows, once for all their blocks.
 
@@ -156,11 +175,13 @@ class Backbone(nn.Module):
             mask_BS: (B, S) bool, positions of the input that may be seen.
             match_AXMM: (A, X, M, M) matches of the rows with one another.
             mask_XM: (X, M) bool, True for a row, False for an empty slot.
+            visible_NS: (N, S) bool, which row may see which position of the input; all if None.
+            visible_MM: (M, M) bool, which row may see which of its group; all if None.
         """
         return [
             GroupBias(
-                layer.attention.bias(match_ABNS, mask_BS),
-                layer.attention.bias(match_AXMM, mask_XM),
+                layer.attention.bias(match_ABNS, mask_BS, visible_QS=visible_NS),
+                layer.attention.bias(match_AXMM, mask_XM, visible_QS=visible_MM),
             )
             for layer in self.depth
         ]
@@ -190,10 +211,10 @@ class Backbone(nn.Module):
         for layer, cache, bias, before in zip(
             self.depth, encoded.caches, biases, earlier, strict=True
         ):
-            query_HBNE, block = layer.split(rows_BND)
+            query_HBNE, block = layer.split(rows_BND, Segment.CANDIDATE)
             own = _append(before, block, batch * groups, size)
             heads_HBNE = _attend_in_groups(query_HBNE, cache, own, bias)
-            rows_BND = layer.finish(rows_BND, heads_HBNE)
+            rows_BND = layer.finish(rows_BND, heads_HBNE, Segment.CANDIDATE)
             grown.append(own)
         return rows_BND.view(batch, groups, size, width), grown
 

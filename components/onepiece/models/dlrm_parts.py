@@ -84,11 +84,11 @@ class DinUnit(nn.Module):
         if self._is_normalised:
             weights_BNPT = weights_BNPT.softmax(-1) * sequences_BPT[:, None]
         read = weights_BNPT.flatten(1, 2) @ values_BTV
-        return read.view(*weights_BNPT.shape[:3], -1)
+        return read.view(*weights_BNPT.shape[:3], values_BTV.shape[-1])
 
     def _weights(self, target_BND: Tensor, values_BTV: Tensor) -> Tensor:
         """Computes a_j: (B, N, T)."""
-        batch, num_targets, _ = target_BND.shape
+        batch, num_targets, num_tokens = *target_BND.shape[:2], values_BTV.shape[1]
         of_target_HD, of_key_HD, of_difference_HD, of_product_HD, of_extra_HE = torch.split(
             self.first.weight, self._splits, dim=1
         )
@@ -104,10 +104,12 @@ class DinUnit(nn.Module):
         # The last column of a target's map is what it adds to every token alike.
         maps = torch.cat(parts, dim=-1).flatten(1, 2)
         tokens = nn.functional.pad(values_BTV, (0, 1), value=1.0).transpose(1, 2)
-        first_BHX = self.first_bend(maps @ tokens).view(batch, of_key_HD.shape[0], -1)
+        first_BHX = self.first_bend(maps @ tokens).view(
+            batch, len(of_key_HD), num_targets * num_tokens
+        )
         second_BJX = self.second_bend(_affine(self.second, first_BHX))
         weights_B1X = _affine(self.last, second_BJX)
-        return weights_B1X.view(batch, num_targets, -1)
+        return weights_B1X.view(batch, num_targets, num_tokens)
 
 
 def _affine(linear: nn.Linear, rows_BHX: Tensor) -> Tensor:
@@ -212,13 +214,14 @@ class TextCnn(nn.Module):
         """Reads texts: (B, 3 * filters), non-negative; zeros for a text without words.
 
         Args:
-            rows_BWD: (B, W, D) float32, zeros for padding.
+            rows_BWD: (B, W, D) float32; rows of padding count as zeros.
             mask_BW: (B, W) bool, True where there is a word; padding is behind.
         """
         # One more place, behind the last word, keeps a batch without any word from being empty.
         starts_B1W = nn.functional.pad(mask_BW, (0, 1))[:, None]
+        words_BDW = (rows_BWD * mask_BW[..., None]).transpose(1, 2)
         found = []
         for filters, size in zip(self.filters, _TEXT_WIDTHS, strict=True):
-            padded_BDW = nn.functional.pad(rows_BWD.transpose(1, 2), (0, size))
+            padded_BDW = nn.functional.pad(words_BDW, (0, size))
             found.append((filters(padded_BDW).relu() * starts_B1W).amax(-1))
         return torch.cat(found, dim=-1)

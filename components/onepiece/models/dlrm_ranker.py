@@ -215,7 +215,7 @@ class PartsAttention(nn.Module):
 
     def __init__(self, width: int, *, num_heads: int) -> None:
         super().__init__()
-        self._num_heads = num_heads
+        self._heads = (num_heads, width // num_heads)
         self.project_in = nn.Linear(width, 3 * width)
         self.project_out = nn.Linear(width, width)
 
@@ -227,7 +227,7 @@ class PartsAttention(nn.Module):
             parts_B2T: (B, 2, T) bool; a token is of one part or of none.
         """
         batch, num_tokens, _ = rows_BTD.shape
-        projected = self.project_in(rows_BTD).view(batch, num_tokens, 3, self._num_heads, -1)
+        projected = self.project_in(rows_BTD).view(batch, num_tokens, 3, *self._heads)
         query_BHTE, key_BHTE, value_BHTE = projected.permute(2, 0, 3, 1, 4)
         one_BT, other_BT = parts_B2T.unbind(1)
         reads_other_BTT = one_BT[:, :, None] & other_BT[:, None]

@@ -144,7 +144,9 @@ class Gru4Rec(VectorModel):
             The authors' code; an embedding's fans are its rows and columns.
         """
         tokens = self.tokens
-        tables = {tokens.items, tokens.queries, tokens.words, tokens.boundaries, self.outputs}
+        tables = [tokens.items, tokens.queries, tokens.words, tokens.boundaries]
+        if self.recipe.has_own_output:
+            tables.append(self.own_output)
         for table in tables:
             nn.init.xavier_uniform_(table.weight)
             if table.padding_idx is not None:

@@ -6,7 +6,7 @@
 import torch
 from torch import Tensor, nn
 
-from onepiece.models.recipe import OnePieceRecipe, task_blocks
+from onepiece.models.recipe import OnePieceRecipe
 
 
 class RetrievalHead(nn.Module):
@@ -14,7 +14,9 @@ class RetrievalHead(nn.Module):
 
     def __init__(self, recipe: OnePieceRecipe, item_width: int) -> None:
         super().__init__()
-        self.blocks = task_blocks(len(recipe.retrieval_tasks), recipe.num_retrieval_steps)
+        self.blocks = recipe.blocks_of(
+            len(recipe.retrieval_tasks), num_steps=recipe.num_retrieval_steps
+        )
         self.step_embeddings_KD = _step_embeddings(recipe.num_retrieval_steps, recipe.width)
         self.norm = nn.LayerNorm(recipe.width)
         if recipe.recognition_width:
@@ -52,7 +54,9 @@ class RankingHead(nn.Module):
 
     def __init__(self, recipe: OnePieceRecipe) -> None:
         super().__init__()
-        self.blocks = task_blocks(len(recipe.ranking_tasks), recipe.num_ranking_steps)
+        self.blocks = recipe.blocks_of(
+            len(recipe.ranking_tasks), num_steps=recipe.num_ranking_steps
+        )
         self.step_embeddings_KD = _step_embeddings(recipe.num_ranking_steps, recipe.width)
         self.scores = nn.ModuleList(
             nn.Sequential(

@@ -9,6 +9,7 @@ candidate share one slot, so they get one score and change nobody else's.
 #                 N = candidates as given, G = groups, M = slots of a group.
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -21,6 +22,9 @@ _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 _PADDING_KEY = np.uint64(0xFFFFFFFFFFFFFFFF)
+
+GroupSize = int | Literal["all"]
+"""Most candidates that are scored together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,7 @@ def context_tensors(batch: ContextBatch) -> ContextTensors:
 
 
 def candidate_tensors(
-    batch: ContextBatch, *, group_size: int, seeds_B: NDArray[np.int64] | None = None
+    batch: ContextBatch, *, group_size: GroupSize, seeds_B: NDArray[np.int64] | None = None
 ) -> CandidateTensors:
     """Splits each request's candidates into groups of at most `group_size`.
 
@@ -86,7 +90,7 @@ def candidate_tensors(
 
     Args:
         batch: Padded contexts; candidate row 0 is padding, 1 an item the vocabulary lacks.
-        group_size: Most candidates that see one another, at least 1.
+        group_size: Most candidates of a group, at least 1; "all" makes one group a request.
         seeds_B: (B,) one seed a request; zeros if None.
 
     Source:
@@ -95,7 +99,9 @@ def candidate_tensors(
     rows_BN, features_BNF = batch.candidate_rows, batch.candidate_features
     rank_BN, num_unique_B = _unique_ranks(rows_BN, features_BNF, seeds_B)
     mask_BN = rows_BN != 0
-    num_groups_B = np.maximum(1, -(-num_unique_B // group_size))
+    num_groups_B = np.ones_like(num_unique_B)
+    if group_size != "all":
+        num_groups_B = np.maximum(1, -(-num_unique_B // group_size))
     num_groups = int(num_groups_B.max(initial=1))
     num_slots = int((-(-num_unique_B // num_groups_B)).max(initial=1)) or 1
     slot_BN = rank_BN % num_groups_B[:, None] * num_slots + rank_BN // num_groups_B[:, None]

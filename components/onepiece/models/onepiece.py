@@ -9,13 +9,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from onepiece.context.builder import TokenKind
 from onepiece.context.recipe import ContextRecipe
 from onepiece.context.vocabulary import Vocabulary
 from onepiece.models.attention import match
 from onepiece.models.backbone import Backbone, Encoded
 from onepiece.models.heads import RankingHead, RetrievalHead
 from onepiece.models.inputs import CandidateTensors, ContextTensors
-from onepiece.models.masks import causal_mask
+from onepiece.models.masks import alone_mask, causal_mask, literal_mask
+from onepiece.models.norms import Segment
 from onepiece.models.protocols import Model
 from onepiece.models.reasoning import reason
 from onepiece.models.recipe import OnePieceRecipe
@@ -37,8 +39,10 @@ class ContextEncoding:
     """(B, S, D) embedded tokens, the two descriptors last."""
     attributes_BSA: Tensor
     """(B, S, A) codes for the match bias."""
+    segments_BS: Tensor
+    """(B, S) int64 `Segment` of each position."""
     encoded: Encoded
-    """Keys and values of each layer, and the outputs of the two descriptors."""
+    """Keys and values of each layer, and the outputs that retrieval starts to reason from."""
 
 
 class OnePiece(Model):
@@ -66,6 +70,7 @@ class OnePiece(Model):
             feedforward_ratio=recipe.feedforward_ratio,
             start_bias=start_bias,
             dropout=recipe.dropout,
+            norm=recipe.norm,
         )
         codes_NE = recognition_codes(vocabulary, width=recipe.recognition_width)
         self.register_buffer("codes_NE", torch.from_numpy(codes_NE), persistent=False)
@@ -80,20 +85,23 @@ class OnePiece(Model):
         attributes_BTA = self._attributes_of(context.item_rows_BT)
         attributes_BSA = nn.functional.pad(attributes_BTA, (0, 0, 0, NUM_DESCRIPTORS))
         mask_BS = nn.functional.pad(context.kinds_BT != 0, (0, NUM_DESCRIPTORS), value=True)
+        segments_BS = _segments(context.kinds_BT)
         is_causal = self.recipe.attention == "causal"
         encoded = self.backbone.encode(
             rows_BSD,
             attributes_BSA,
             mask_BS,
-            num_read=NUM_DESCRIPTORS,
+            segments_BS=segments_BS,
+            num_read=self.recipe.retrieval_block_size,
             visible_SS=causal_mask(rows_BSD.shape[1]) if is_causal else None,
         )
-        return ContextEncoding(context.item_rows_BT, rows_BSD, attributes_BSA, encoded)
+        return ContextEncoding(context.item_rows_BT, rows_BSD, attributes_BSA, segments_BS, encoded)
 
     def user_vectors(self, encoding: ContextEncoding) -> Tensor:
         """Returns (B, K, D), one vector a retrieval task; the last is the query of the search.
 
-        r_k = mean over the block of LN(B_k); the block is the user and the query token.
+        r_k = mean over the block of LN(B_k); the block is the user and the query token, or the
+        query token alone.
 
         Source:
             OnePiece (arXiv:2509.18091), 3.4.1.
@@ -162,6 +170,7 @@ class OnePiece(Model):
             encoded.mask_BS,
             match(attributes_XMA, attributes_XMA),
             (candidates.rows_BGM != 0).flatten(0, 1),
+            visible_MM=self._visible_candidates(rows_BGMD.shape[2]),
         )
         no_rows = [None] * self.recipe.num_layers
         block_BGMD, earlier = self.backbone.extend(rows_BGMD, encoded, biases, no_rows)
@@ -177,7 +186,7 @@ class OnePiece(Model):
     def _blocks_seen_by_context(
         self, encoding: ContextEncoding, candidates: CandidateTensors
     ) -> Tensor:
-        """Every group is one sequence with its own copy of the context, fully bidirectional."""
+        """Every group is one sequence with its own copy of the context, which sees it."""
         rows_BGMD = self.tokens.candidates(candidates)
         batch, groups, size, width = rows_BGMD.shape
         attributes_XMA = self._attributes_of(candidates.rows_BGM).flatten(0, 1)
@@ -186,11 +195,18 @@ class OnePiece(Model):
         context_XSA = encoding.attributes_BSA.repeat_interleave(groups, 0)
         context_XS = encoding.encoded.mask_BS.repeat_interleave(groups, 0)
         attributes_XSA = torch.cat([context_XSA, attributes_XMA], dim=1)
+        segments_XS = encoding.segments_BS.repeat_interleave(groups, 0)
+        visible_MM = self._visible_candidates(size)
+        visible_SS = None
+        if visible_MM is not None:
+            visible_SS = literal_mask(context_XS.shape[1], visible_MM)
         encoded = self.backbone.encode(
             torch.cat([context_XSD, rows_BGMD.flatten(0, 1)], dim=1),
             attributes_XSA,
             torch.cat([context_XS, mask_XM], dim=1),
+            segments_BS=nn.functional.pad(segments_XS, (0, size), value=Segment.CANDIDATE),
             num_read=size,
+            visible_SS=visible_SS,
         )
         blocks_XKGMD = reason(
             self.backbone,
@@ -202,11 +218,17 @@ class OnePiece(Model):
                 encoded.mask_BS,
                 match(attributes_XMA, attributes_XMA),
                 mask_XM,
+                visible_NS=None if visible_SS is None else visible_SS[-size:],
+                visible_MM=visible_MM,
             ),
             earlier=[None] * self.recipe.num_layers,
         )
         by_group = blocks_XKGMD.view(batch, groups, -1, size, width)
         return by_group.transpose(1, 2)
+
+    def _visible_candidates(self, size: int) -> Tensor | None:
+        """Says which candidate of a group sees which: (M, M); all if None."""
+        return None if self.recipe.has_visible_candidates else alone_mask(size)
 
     def _codes(self, item_rows: Tensor) -> Tensor:
         """Looks up the codes of items; zeros where there is nothing to recognise."""
@@ -215,3 +237,10 @@ class OnePiece(Model):
     def _attributes_of(self, rows: Tensor) -> Tensor:
         """Looks up the attributes that may match; 0 where there is nothing to recognise."""
         return self.tokens.items.attributes(rows, self._attributes)
+
+
+def _segments(kinds_BT: Tensor) -> Tensor:
+    """Tells history (and padding) from anchors, and both from the two descriptors: (B, S)."""
+    is_anchor_BT = kinds_BT > TokenKind.MEMORY
+    segments_BT = is_anchor_BT.long() * int(Segment.ANCHOR)
+    return nn.functional.pad(segments_BT, (0, NUM_DESCRIPTORS), value=Segment.DESCRIPTOR)

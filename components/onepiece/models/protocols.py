@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 from torch import Tensor, nn
 
-from onepiece.models.inputs import CandidateTensors, ContextTensors
+from onepiece.models.inputs import CandidateTensors, ContextTensors, GroupSize
 
 EncodingT = TypeVar("EncodingT")
 
@@ -88,7 +88,7 @@ class HeadsRecipe(Protocol):
         ...
 
     @property
-    def group_size(self) -> int:
+    def group_size(self) -> GroupSize:
         """Most candidates that are scored together."""
         ...
 

@@ -12,10 +12,11 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from onepiece.models.attention import MASKED, KeyValues, attention_logits, match
 from onepiece.models.backbone import Backbone, Encoded, GroupBias
+from onepiece.models.norms import Segment
 
 
 def block_causal_mask(num_context: int, num_steps: int, block_size: int) -> Tensor:
@@ -83,45 +84,56 @@ def reason_literally(
     visible_TT: Tensor,
     step_embeddings_KD: Tensor,
     *,
-    block_size: int,
+    segments_BT: Tensor,
+    visible_MM: Tensor,
 ) -> Tensor:
     """Recomputes the whole sequence in each step; slow, and the reference for `reason`.
 
     Args:
         backbone: The backbone.
-        input_BTD: (B, T, D) embedded input, unpadded; the block is its last `block_size` rows.
+        input_BTD: (B, T, D) embedded input, unpadded; the block is its last M rows.
         attributes_BTA: (B, T, A) int64 codes for the match bias.
         visible_TT: (T, T) bool, which rows of the input see which.
         step_embeddings_KD: E_RPE.
-        block_size: M.
+        segments_BT: (B, T) int64 `Segment` of each row.
+        visible_MM: (M, M) bool, which row of the block sees which, in this and earlier blocks.
 
     Returns:
         (B, K + 1, M, D): B_0 to B_K.
     """
-    num_input = input_BTD.shape[1]
+    num_input, block_size = input_BTD.shape[1], len(visible_MM)
     block_attributes_BMA = attributes_BTA[:, -block_size:]
-    rows_BSD, attributes_BSA, visible_SS = input_BTD, attributes_BTA, visible_TT
-    block_BMD = _forward(backbone, rows_BSD, attributes_BSA, visible_SS)[:, -block_size:]
+    rows_BSD, attributes_BSA, segments_BS = input_BTD, attributes_BTA, segments_BT
+    output_BSD = _forward(backbone, rows_BSD, attributes_BSA, visible_TT, segments_BS)
+    block_BMD = output_BSD[:, -block_size:]
     blocks = [block_BMD]
     for step, step_D in enumerate(step_embeddings_KD, start=1):
         rows_BSD = torch.cat([rows_BSD, block_BMD + step_D], dim=1)
         attributes_BSA = torch.cat([attributes_BSA, block_attributes_BMA], dim=1)
+        segments_BS = nn.functional.pad(segments_BS, (0, block_size), value=Segment.CANDIDATE)
         visible_SS = block_causal_mask(num_input, step, block_size)
         visible_SS[:num_input, :num_input] &= visible_TT
-        block_BMD = _forward(backbone, rows_BSD, attributes_BSA, visible_SS)[:, -block_size:]
+        visible_SS[num_input:, num_input - block_size :] &= visible_MM.tile(step, step + 1)
+        output_BSD = _forward(backbone, rows_BSD, attributes_BSA, visible_SS, segments_BS)
+        block_BMD = output_BSD[:, -block_size:]
         blocks.append(block_BMD)
     return torch.stack(blocks, dim=1)
 
 
 def _forward(
-    backbone: Backbone, rows_BSD: Tensor, attributes_BSA: Tensor, visible_SS: Tensor
+    backbone: Backbone,
+    rows_BSD: Tensor,
+    attributes_BSA: Tensor,
+    visible_SS: Tensor,
+    segments_BS: Tensor,
 ) -> Tensor:
     """Runs every row through every layer under one mask."""
     match_ABSS = match(attributes_BSA, attributes_BSA)
     hidden_SS = torch.zeros(visible_SS.shape).masked_fill(~visible_SS, MASKED)
     for layer in backbone.depth:
-        query_HBSE, cache = layer.split(rows_BSD)
+        query_HBSE, cache = layer.split(rows_BSD, segments_BS)
         bias_HBSS = layer.attention.bias(match_ABSS) + hidden_SS
         logits_HBSS = attention_logits(query_HBSE, cache.keys_HBSE, bias_HBSS)
-        rows_BSD = layer.finish(rows_BSD, logits_HBSS.softmax(-1) @ cache.values_HBSE)
+        heads_HBSE = logits_HBSS.softmax(-1) @ cache.values_HBSE
+        rows_BSD = layer.finish(rows_BSD, heads_HBSE, segments_BS)
     return rows_BSD

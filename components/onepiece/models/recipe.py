@@ -1,6 +1,6 @@
 """The model's half of a bundle's recipe: sizes, heads and which mask."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -32,8 +32,25 @@ class OnePieceRecipe(BaseModel):
     side_width: int = Field(
         8, ge=1, le=4_096, description="Width of each side feature and profile label, in floats."
     )
+    has_side_information: bool = Field(
+        True,
+        description="Whether more is read of an item than its id: labels, popularity, counts and "
+        "ages in the history, price and sales of a candidate (table 3).",
+    )
+    action_mask_share: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share of history tokens that hide their action, and the counts that tell it, "
+        "in training (onepiece.md 8.6).",
+    )
     has_match_bias: bool = Field(
         True, description="Whether a logit rises where key and query share an attribute."
+    )
+    norm: Literal["layer", "group"] = Field(
+        "layer",
+        description="Normalisation in the backbone: layer; or group, with a scale and a shift for "
+        "each of history, anchors, descriptors, and candidates with reasoning rows (our reading).",
     )
     dropout: float = Field(
         0.0,
@@ -53,8 +70,18 @@ class OnePieceRecipe(BaseModel):
         description="shared: the context never sees candidates and is encoded once for all "
         "groups (ours); literal: it sees the candidates of each group (the paper).",
     )
-    group_size: int = Field(
-        12, ge=1, le=10_000, description="Most candidates that see one another, C."
+    group_size: Annotated[int, Field(ge=1, le=10_000)] | Literal["all"] = Field(
+        12,
+        description="Most candidates of a group, C, 1 to 10,000: 1 scores each alone; all puts all "
+        "of a request into one group (table 6).",
+    )
+    has_visible_candidates: bool = Field(
+        True, description="Whether the candidates of a group see one another (table 5)."
+    )
+    task_assignment: Literal["progressive", "last"] = Field(
+        "progressive",
+        description="progressive: one task a step, easy to hard; last: all tasks on the last step "
+        "(tables 4 and 5).",
     )
     retrieval_tasks: tuple[RetrievalTask, ...] = Field(
         ("impression", "click"),
@@ -63,6 +90,11 @@ class OnePieceRecipe(BaseModel):
     )
     num_retrieval_steps: int = Field(
         2, ge=0, le=16, description="Reasoning steps of the retrieval head."
+    )
+    retrieval_block_size: Literal[1, 2] = Field(
+        2,
+        description="Rows of a reasoning block of retrieval, M: 2 for user and query, 1 for the "
+        "query alone (the paper's production).",
     )
     recognition_width: int = Field(
         128,
@@ -96,11 +128,22 @@ class OnePieceRecipe(BaseModel):
                 "retrieval_tasks and ranking_tasks are both empty: a model needs at least one "
                 "task of one head"
             )
+        if self.item_ids == "none" and not self.has_side_information:
+            raise ValueError(
+                "item_ids is none and has_side_information is false: nothing of an item would be "
+                "read; change one of the two"
+            )
         for name in ("retrieval_tasks", "ranking_tasks"):
             tasks = getattr(self, name)
             if len(set(tasks)) != len(tasks):
                 raise ValueError(f"{name} is {tasks}: each task may be named once")
         return self
+
+    def blocks_of(self, num_tasks: int, *, num_steps: int) -> list[int]:
+        """Says which block each task of a head with `num_steps` steps reads."""
+        if self.task_assignment == "last":
+            return [num_steps] * num_tasks
+        return task_blocks(num_tasks, num_steps)
 
 
 def task_blocks(num_tasks: int, num_steps: int) -> list[int]:

@@ -16,6 +16,7 @@ from onepiece.models.gru4rec import Gru4Rec, Gru4RecRecipe
 from onepiece.models.hstu import Hstu, HstuRecipe
 from onepiece.models.onepiece import OnePiece
 from onepiece.models.protocols import Model
+from onepiece.models.rearec import ReaRec, ReaRecRecipe
 from onepiece.models.recipe import OnePieceRecipe
 from onepiece.models.sasrec import SasRec, SasRecRecipe
 
@@ -36,12 +37,13 @@ ModelRecipe = Annotated[
     | Annotated[HstuRecipe, Tag("hstu")]
     | Annotated[Gru4RecRecipe, Tag("gru4rec")]
     | Annotated[DlrmTowersRecipe, Tag("dlrm_towers")]
-    | Annotated[DlrmRankerRecipe, Tag("dlrm_ranker")],
+    | Annotated[DlrmRankerRecipe, Tag("dlrm_ranker")]
+    | Annotated[ReaRecRecipe, Tag("rearec")],
     Discriminator(
         _kind_of,
         custom_error_type="unknown_model",
         custom_error_message="kind names no model; give one of onepiece, sasrec, hstu, "
-        "gru4rec, dlrm_towers, dlrm_ranker",
+        "gru4rec, dlrm_towers, dlrm_ranker, rearec",
     ),
 ]
 """The model's half of a bundle's recipe."""
@@ -62,3 +64,5 @@ def build_model(recipe: ModelRecipe, *, context: ContextRecipe, vocabulary: Voca
             return DlrmTowers(recipe, context=context, vocabulary=vocabulary)
         case DlrmRankerRecipe():
             return DlrmRanker(recipe, context=context, vocabulary=vocabulary)
+        case ReaRecRecipe():
+            return ReaRec(recipe, context=context, vocabulary=vocabulary)

@@ -33,8 +33,16 @@ class Sequences:
     @property
     def from_newest_BS(self) -> Tensor:
         """(B, S) int64, 0 at the last real position, growing towards the first; 0 for padding."""
-        place_S = torch.arange(self.rows_BSD.shape[1])
-        return (self.length_B[:, None] - 1 - place_S).clamp(min=0)
+        return (self.length_B[:, None] - 1 - self._place_S).clamp(min=0)
+
+    @property
+    def is_real_BS(self) -> Tensor:
+        """(B, S) bool, False for padding."""
+        return self._place_S < self.length_B[:, None]
+
+    @property
+    def _place_S(self) -> Tensor:
+        return torch.arange(self.rows_BSD.shape[1], device=self.rows_BSD.device)
 
     def last_of(self, rows_BSD: Tensor) -> Tensor:
         """Takes the row of each request's last real position: (B, D)."""

@@ -25,6 +25,8 @@ from onepiece.models.recipe import OnePieceRecipe
 
 NUM_DESCRIPTORS = 2
 """Situational descriptors: one user token and one query token."""
+_TELLS_ACTION = [i for i, name in enumerate(TOKEN_FEATURES) if name != "log_age_days"]
+"""Columns of the token features that say whether an item was ordered or clicked."""
 
 
 class ItemWidths(Protocol):
@@ -47,11 +49,14 @@ class ItemWidths(Protocol):
 
 
 class ItemEmbedding(nn.Module):
-    """phi_item: the item's id (learned, frozen random or none) beside its side features."""
+    """phi_item: the item's id (learned, frozen random or none) and its side features, if on."""
 
-    def __init__(self, recipe: ItemWidths, vocabulary: Vocabulary) -> None:
+    def __init__(
+        self, recipe: ItemWidths, vocabulary: Vocabulary, *, has_side_information: bool = True
+    ) -> None:
         super().__init__()
         num_items, id_width = vocabulary.num_items, recipe.id_width
+        self.side_columns = ITEM_COLUMNS if has_side_information else ()
         self.id_table: nn.Embedding | None = None
         if recipe.item_ids != "none":
             self.id_table = nn.Embedding(num_items, id_width, padding_idx=0)
@@ -59,7 +64,7 @@ class ItemEmbedding(nn.Module):
             self.id_table.weight.requires_grad_(recipe.item_ids == "learned")
         self.side_tables = nn.ModuleList(
             nn.Embedding(vocabulary.num_codes(column), recipe.side_width, padding_idx=0)
-            for column in ITEM_COLUMNS
+            for column in self.side_columns
         )
         # Columns of the vocabulary, which the bundle holds already: not part of the weights.
         for column in ITEM_COLUMNS:
@@ -67,18 +72,17 @@ class ItemEmbedding(nn.Module):
             self.register_buffer(column, codes_N, persistent=False)
         popularity_N1 = torch.from_numpy(vocabulary.log_popularity)[:, None]
         self.register_buffer("log_popularity_N1", popularity_N1, persistent=False)
-        self.width = (
-            (id_width if self.id_table is not None else 0)
-            + recipe.side_width * len(ITEM_COLUMNS)
-            + 1
-        )
+        self.width = id_width if self.id_table is not None else 0
+        if self.side_columns:
+            self.width += recipe.side_width * len(self.side_columns) + 1
 
     def forward(self, rows_N: Tensor) -> Tensor:
         """Embeds rows of the item table: (N, I) for rows of any shape N; row 0 gives zeros."""
         parts = [] if self.id_table is None else [self.id_table(rows_N)]
-        for column, table in zip(ITEM_COLUMNS, self.side_tables, strict=True):
+        for column, table in zip(self.side_columns, self.side_tables, strict=True):
             parts.append(table(getattr(self, column)[rows_N]))
-        parts.append(self.get_buffer("log_popularity_N1")[rows_N])
+        if self.side_columns:
+            parts.append(self.get_buffer("log_popularity_N1")[rows_N])
         return torch.cat(parts, dim=-1)
 
     def attributes(self, rows_N: Tensor, names: Sequence[MatchFeature]) -> Tensor:
@@ -112,9 +116,16 @@ class Tokens(nn.Module):
     ) -> None:
         super().__init__()
         width, side_width = recipe.width, recipe.side_width
-        self.items = ItemEmbedding(recipe, vocabulary)
-        self.project_shared = _mlp(self.items.width + len(TOKEN_FEATURES), width)
-        self.project_candidate = _mlp(self.items.width + len(CANDIDATE_FEATURES), width)
+        self.items = ItemEmbedding(
+            recipe, vocabulary, has_side_information=recipe.has_side_information
+        )
+        self.has_side_information = recipe.has_side_information
+        self.action_mask_share = recipe.action_mask_share
+        num_token, num_candidate = len(TOKEN_FEATURES), len(CANDIDATE_FEATURES)
+        if not recipe.has_side_information:
+            num_token = num_candidate = 0
+        self.project_shared = _mlp(self.items.width + num_token, width)
+        self.project_candidate = _mlp(self.items.width + num_candidate, width)
         self.kinds = nn.Embedding(len(TokenKind) + 1, width, padding_idx=0)
         self.actions = nn.Embedding(len(Action) + 1, width, padding_idx=0)
         self.history_positions = nn.Embedding(max(context.max_history_tokens, 1), width)
@@ -143,14 +154,18 @@ class Tokens(nn.Module):
 
     def candidates(self, candidates: CandidateTensors) -> Tensor:
         """Embeds candidates in their slots: (B, G, M, D)."""
-        items = self.items(candidates.rows_BGM)
-        rows_BGMD = self.project_candidate(torch.cat([items, candidates.features_BGMF], dim=-1))
-        out_BGMD: Tensor = self.dropout(rows_BGMD)
+        items_BGMI = self.items(candidates.rows_BGM)
+        if self.has_side_information:
+            items_BGMI = torch.cat([items_BGMI, candidates.features_BGMF], dim=-1)
+        out_BGMD: Tensor = self.dropout(self.project_candidate(items_BGMI))
         return out_BGMD
 
     def _tokens(self, context: ContextTensors) -> Tensor:
         rows_BT, kinds_BT = context.item_rows_BT, context.kinds_BT
-        items_BTI = torch.cat([self.items(rows_BT), context.features_BTF], dim=-1)
+        actions_BT, features_BTF = self._told(context)
+        items_BTI = self.items(rows_BT)
+        if self.has_side_information:
+            items_BTI = torch.cat([items_BTI, features_BTF], dim=-1)
         items_BTD = self.project_shared(items_BTI) * (rows_BT != 0)[..., None]
         is_history_BT = (kinds_BT == TokenKind.RECENT) | (kinds_BT == TokenKind.MEMORY)
         newest_B1 = is_history_BT.sum(1, keepdim=True) - 1
@@ -159,10 +174,22 @@ class Tokens(nn.Module):
         history_BTD = self.history_positions(from_newest_BT * is_history_BT)
         anchor_BTD = self.anchor_positions(context.positions_BT * is_anchor_BT)
         position_BTD = history_BTD * is_history_BT[..., None] + anchor_BTD * is_anchor_BT[..., None]
-        out_BTD: Tensor = (
-            items_BTD + self.kinds(kinds_BT) + self.actions(context.actions_BT) + position_BTD
-        )
+        out_BTD: Tensor = items_BTD + self.kinds(kinds_BT) + self.actions(actions_BT) + position_BTD
         return out_BTD
+
+    def _told(self, context: ContextTensors) -> tuple[Tensor, Tensor]:
+        """Gives actions and token features; in training, a share of tokens hides what was done.
+
+        A hidden action is 0, as an anchor's, and so are the features that would give it away.
+        """
+        actions_BT, features_BTF = context.actions_BT, context.features_BTF
+        if not self.training or not self.action_mask_share:
+            return actions_BT, features_BTF
+        draws_BT = torch.rand(actions_BT.shape, device=actions_BT.device)
+        is_hidden_BT = draws_BT < self.action_mask_share
+        features_BTF = features_BTF.clone()
+        features_BTF[..., _TELLS_ACTION] *= ~is_hidden_BT[..., None]
+        return actions_BT * ~is_hidden_BT, features_BTF
 
     def _user(self, context: ContextTensors) -> Tensor:
         labels = [table(context.profile_BP[:, i]) for i, table in enumerate(self.profiles)]

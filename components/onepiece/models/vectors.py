@@ -2,7 +2,7 @@
 
 # Shape suffixes: B = requests, D = width, S = slots of all groups, N = candidates as given.
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
@@ -37,18 +37,20 @@ class VectorRecipe(BaseModel):
 
 
 class VectorModel(Model):
-    """A model whose encoding of a request is its user vector, (B, D)."""
+    """A model of one user vector a request; by default the encoding is that vector."""
 
-    def encode_context(self, context: ContextTensors) -> Tensor:
-        """Reads each request: (B, D)."""
+    def encode_context(self, context: ContextTensors) -> Any:
+        """Reads each request: (B, D), unless the model overrides `user_vectors`, too."""
         raise NotImplementedError
 
-    def user_vectors(self, encoding: Tensor) -> Tensor:
+    def user_vectors(self, encoding: Any) -> Tensor:
         """Returns (B, 1, D)."""
-        return encoding[:, None]
+        user_BD: Tensor = encoding
+        return user_BD[:, None]
 
-    def score_candidates(self, encoding: Tensor, candidates: CandidateTensors) -> Tensor:
+    def score_candidates(self, encoding: Any, candidates: CandidateTensors) -> Tensor:
         """Returns (B, N, 1) logits: inner products."""
         items_BSD = self.item_vectors(candidates.rows_BGM.flatten(1))
-        logits_BS: Tensor = (items_BSD @ encoding[..., None]).squeeze(-1)
+        user_B1D = self.user_vectors(encoding)
+        logits_BS: Tensor = (items_BSD @ user_B1D.transpose(1, 2)).squeeze(-1)
         return logits_BS.gather(1, candidates.slot_BN)[..., None]

@@ -3,64 +3,17 @@
 import argparse
 import json
 import sys
-from contextlib import closing
 from pathlib import Path
 
-from onepiece.training import compare_commands
+from onepiece.training import compare_commands, example_commands
 
 
 def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Registers `examples`, `feed-examples`, `run`, `evaluate` and `compare`."""
-    _add_examples(subparsers)
-    _add_feed_examples(subparsers)
+    """Registers the verbs that build examples, `run`, `evaluate`, `compare` and `floors`."""
+    example_commands.add_commands(subparsers)
     _add_run(subparsers)
     compare_commands.add_commands(subparsers)
-
-
-def _add_examples(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    summary = "build training examples from an event log and features as they were"
-    examples = subparsers.add_parser(
-        "examples",
-        help=summary,
-        description=summary.capitalize() + "; the vocabulary is made from the same log.",
-        epilog="example: onepiece training examples --recipe ray_jobs/recipes/tiny.yaml "
-        "--log runs/log --catalogue runs/catalogue.parquet --store runs/store "
-        "--item-tables runs/item_tables --out runs/examples",
-    )
-    for name, text in (
-        ("recipe", "YAML, what differs from defaults"),
-        ("log", "folder of the event log"),
-        ("catalogue", "catalogue.parquet of the shop"),
-        ("store", "folder of the Feast store, backfilled (onepiece features backfill)"),
-        ("item-tables", "folder of the daily item tables"),
-        ("out", "folder of examples, new"),
-    ):
-        examples.add_argument(f"--{name}", type=Path, required=True, help=text)
-    examples.add_argument(
-        "--until-ms", type=int, help="only events received before count (default: all)"
-    )
-    examples.add_argument("--json", action="store_true", help="print the result as JSON")
-    examples.set_defaults(run=_examples)
-
-
-def _add_feed_examples(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    summary = "build examples of a feed without queries from an imported data set"
-    examples = subparsers.add_parser(
-        "feed-examples",
-        help=summary,
-        description=summary.capitalize() + "; its test becomes a folder of its own.",
-        epilog="example: onepiece training feed-examples --recipe R.yaml "
-        "--events runs/beauty --out runs/beauty_train --test-out runs/beauty_test",
-    )
-    for name, text in (
-        ("recipe", "YAML, what differs from defaults, with a part `feed`"),
-        ("events", "folder that `onepiece datasets import` made"),
-        ("out", "folder of examples to train and validate on, new"),
-        ("test-out", "folder of examples to test on, new"),
-    ):
-        examples.add_argument(f"--{name}", type=Path, required=True, help=text)
-    examples.add_argument("--json", action="store_true", help="print the counts as JSON")
-    examples.set_defaults(run=_feed_examples)
+    _add_floors(subparsers)
 
 
 def _add_run(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -82,63 +35,21 @@ def _add_run(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     run.set_defaults(run=_run)
 
 
-def _examples(args: argparse.Namespace) -> int:
-    from onepiece.datasets.catalogue_file import read_catalogue
-    from onepiece.events.sqlite_log import SqliteEventLog
-    from onepiece.features.feast_store import FeastStore
-    from onepiece.features.item_table import ItemTables
-    from onepiece.parsing import read_recipe
-    from onepiece.training.examples import build_examples
-    from onepiece.training.log_vocabulary import vocabulary_of_log
-    from onepiece.training.recipe import TrainingRecipe
-
-    recipe = read_recipe(args.recipe, TrainingRecipe)
-    catalogue = read_catalogue(args.catalogue)
-    with (
-        closing(SqliteEventLog.open(args.log)) as log,
-        closing(FeastStore.open(args.store)) as store,
-    ):
-        vocabulary = vocabulary_of_log(log, store, catalogue, until_ms=args.until_ms)
-        num_examples = build_examples(
-            log,
-            store,
-            ItemTables(args.item_tables),
-            vocabulary,
-            recipe,
-            args.out,
-            until_ms=args.until_ms,
-        )
-    if args.json:
-        answer = {"out": str(args.out), "num_examples": num_examples}
-        sys.stdout.write(json.dumps(answer) + "\n")
-    else:
-        sys.stdout.write(f"{num_examples:,} examples written to {args.out}\n")
-    return 0
-
-
-def _feed_examples(args: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
-    from onepiece.datasets.catalogue_file import read_catalogue
-    from onepiece.datasets.event_files import read_imported_events
-    from onepiece.parsing import read_recipe
-    from onepiece.training.feed_examples import build_feed_examples
-    from onepiece.training.recipe import TrainingRecipe
-
-    with tqdm(unit="example", file=sys.stderr, desc="examples") as bar:
-        counts = build_feed_examples(
-            read_imported_events(args.events),
-            read_catalogue(args.events / "catalogue.parquet"),
-            read_recipe(args.recipe, TrainingRecipe),
-            args.out,
-            test_out=args.test_out,
-            on_progress=lambda: bar.update(),
-        )
-    if args.json:
-        sys.stdout.write(json.dumps(dict(sorted(counts.items()))) + "\n")
-    else:
-        sys.stdout.writelines(f"{name:40} {counts[name]:>12,}\n" for name in sorted(counts))
-    return 0
+def _add_floors(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    summary = "measure what rankers without a model reach"
+    floors = subparsers.add_parser(
+        "floors",
+        help=summary,
+        description=summary.capitalize() + ", on a folder of examples whose shelf is ranked.",
+        epilog="example: onepiece training floors --recipe "
+        "ray_jobs/recipes/complete_journey_orders.yaml --data runs/orders_test --json",
+    )
+    floors.add_argument(
+        "--recipe", type=Path, required=True, help="YAML that the examples were built with"
+    )
+    floors.add_argument("--data", type=Path, required=True, help="folder of examples")
+    floors.add_argument("--json", action="store_true", help="print the metrics as JSON")
+    floors.set_defaults(run=_floors)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -161,4 +72,20 @@ def _run(args: argparse.Namespace) -> int:
 
         fit(args.data, recipe, args.out, checkpoints=args.checkpoints, on_progress=show)
     sys.stdout.write(describe(args.out, is_json=args.json))
+    return 0
+
+
+def _floors(args: argparse.Namespace) -> int:
+    from onepiece.parsing import read_recipe
+    from onepiece.training.intent_floors import floors
+    from onepiece.training.packed import open_examples
+    from onepiece.training.recipe import TrainingRecipe
+
+    recipe = read_recipe(args.recipe, TrainingRecipe)
+    found = floors(open_examples(args.data, context=recipe.context))
+    if args.json:
+        sys.stdout.write(json.dumps(found) + "\n")
+    else:
+        for name, metrics in found.items():
+            sys.stdout.writelines(f"{name:20} {key:20} {metrics[key]:.4f}\n" for key in metrics)
     return 0

@@ -28,6 +28,12 @@ RECALL_CUTOFFS = (10, 50, 100)
 """Chosen here: half a page, and what pre-rank may be given."""
 
 
+FOUND_CUTOFFS = (1, 5, 20)
+"""Cutoffs of data.md's table of Complete Journey."""
+NEVER = np.iinfo(np.int64).max
+"""Rank of an item that is not in the list."""
+
+
 @dataclass(frozen=True, slots=True)
 class ScoredPage:
     """One validation page with its scores; N = candidates, seen or not."""
@@ -38,6 +44,8 @@ class ScoredPage:
     """One column a ranking task; none without a ranking head."""
     similarities_N: NDArray[np.float64]
     """Inner products of retrieval; empty without a retrieval head."""
+    num_missed: int
+    """Ordered items that are no candidate."""
 
 
 def evaluate(model: Model, examples: Examples, *, batch_size: int = 32) -> dict[str, float]:
@@ -47,8 +55,11 @@ def evaluate(model: Model, examples: Examples, *, batch_size: int = 32) -> dict[
     - `ece_<task>`: calibration error among all candidates, whom the loss counts as well, in bins
       of equal mass. Without binary cross-entropy in the loss, logits are no probabilities.
     - `mrr_order_seen`, `mrr_order_shelf`: of ordered items among those seen, and among the whole
-      shelf, 0 beyond rank 20.
+      shelf, 0 beyond rank 20; an ordered item that is no candidate counts as 0 of the shelf.
+    - `found_order_<k>`: share of ordered items among the first k of the shelf, those that are no
+      candidate included.
     - `ndcg_order_shelf`: of the pages with an order, down to rank 20 of the whole shelf.
+    - `mrr_first`: of the first target of the last ranking task, 0 beyond rank 20.
     - `recall_order_<k>`: share of ordered items among the k of the shelf that retrieval puts
       first.
 
@@ -76,9 +87,38 @@ def page_metrics(pages: list[ScoredPage], recipe: HeadsRecipe) -> dict[str, floa
         task = recipe.ranking_tasks.index("order")
         metrics |= _reciprocal_ranks(pages, task=task)
         metrics["ndcg_order_shelf"] = _discounted_gain(pages, task=task)
+    first_R = first_found(pages, recipe)
+    metrics["mrr_first"] = _mean([first_R[~np.isnan(first_R)]])
     if recipe.retrieval_tasks:
         metrics |= _recalls(pages)
     return {name: value for name, value in metrics.items() if not np.isnan(value)}
+
+
+def first_found(pages: list[ScoredPage], recipe: HeadsRecipe) -> NDArray[np.float64]:
+    """Gives 1 / rank of each page's best target of the last ranking task, 0 beyond rank 20.
+
+    Returns:
+        (R,) in the order of the pages; NaN where a page has no target, all NaN without tasks.
+    """
+    values_R = np.full(len(pages), np.nan)
+    for place, page in enumerate(pages if recipe.ranking_tasks else []):
+        stage = TASK_STAGE[recipe.ranking_tasks[-1]]
+        ranks_P = worst_ranks(page.logits_NK[:, -1], page.stages_N >= stage)
+        if len(ranks_P):
+            best = ranks_P.min()
+            values_R[place] = 1.0 / best if best <= MRR_CUTOFF else 0.0
+    return values_R
+
+
+def shelf_metrics(ranks_P: NDArray[np.int64]) -> dict[str, float]:
+    """Computes `mrr_order_shelf` and `found_order_<k>` from the ranks of all ordered items, (P,).
+
+    An item counts as much as any other, however many were ordered with it; `NEVER` is the rank
+    of one that is no candidate. NaN without items.
+    """
+    reciprocal_P = np.where(ranks_P <= MRR_CUTOFF, 1.0 / ranks_P, 0.0)
+    found = {f"found_order_{k}": _mean([(ranks_P <= k).astype(float)]) for k in FOUND_CUTOFFS}
+    return {"mrr_order_shelf": _mean([reciprocal_P]), **found}
 
 
 def scored_pages(model: Model, examples: Examples, *, batch_size: int = 32) -> list[ScoredPage]:
@@ -114,6 +154,7 @@ def _scored_batch(model: Model, batch: ExampleBatch) -> list[ScoredPage]:
             user_code=int(batch.user_codes[place]),
             logits_NK=logits_BNK[place, :count],
             similarities_N=similarities_BN[place, :count],
+            num_missed=int(batch.num_missed[place]),
         )
         for place, count in enumerate(counts_B)
     ]
@@ -139,7 +180,7 @@ def _areas(pages: list[ScoredPage], *, task: int, name: str) -> dict[str, float]
 
 
 def _reciprocal_ranks(pages: list[ScoredPage], *, task: int) -> dict[str, float]:
-    seen, shelf = [np.zeros(0)], [np.zeros(0)]
+    seen, ranks = [np.zeros(0)], [np.zeros(0, dtype=np.int64)]
     for page in pages:
         is_seen_N, is_ordered_N = page.stages_N >= Stage.SEEN, page.stages_N == Stage.ORDERED
         scores_N = page.logits_NK[:, task]
@@ -147,8 +188,9 @@ def _reciprocal_ranks(pages: list[ScoredPage], *, task: int) -> dict[str, float]
             scores_N[is_seen_N], is_ordered_N[is_seen_N], cutoff=MRR_CUTOFF
         )
         seen.append(among_seen)
-        shelf.append(reciprocal_ranks(scores_N, is_ordered_N, cutoff=MRR_CUTOFF))
-    return {"mrr_order_seen": _mean(seen), "mrr_order_shelf": _mean(shelf)}
+        ranks.append(worst_ranks(scores_N, is_ordered_N))
+        ranks.append(np.full(page.num_missed, NEVER))
+    return {"mrr_order_seen": _mean(seen), **shelf_metrics(np.concatenate(ranks))}
 
 
 def _calibration_error(pages: list[ScoredPage], *, task: int, name: str) -> float:

@@ -23,7 +23,7 @@ from onepiece.training.packed import Example, write_examples
 from onepiece.training.recipe import TrainingRecipe
 from onepiece.training.spine import Page, Receipt, Spine, Stage, build_spine
 
-_KEEP = {"any": Stage.UNSEEN, "click": Stage.CLICKED, "order": Stage.ORDERED}
+KEEP = {"any": Stage.UNSEEN, "click": Stage.CLICKED, "order": Stage.ORDERED}
 _CHUNK = 2_000
 """Requests joined at a time; chosen here: large enough for the store, small in memory."""
 
@@ -137,7 +137,7 @@ def _drafts(spine: Spine, item_tables: ItemTables, recipe: TrainingRecipe) -> li
 
 
 def _page_drafts(pages: Sequence[Page], recipe: TrainingRecipe) -> list[_Draft]:
-    examples, least = recipe.examples, _KEEP[recipe.examples.keep]
+    examples, least = recipe.examples, KEEP[recipe.examples.keep]
     drafts = [
         _of_page(page, recipe.seed, num_drawn=examples.num_unseen, is_validation=False)
         for page in pages
@@ -166,7 +166,7 @@ def _of_page(page: Page, seed: int, *, num_drawn: int, is_validation: bool) -> _
         # What was shown below the last item seen is no evidence, but it is part of the shelf.
         excluded=() if is_validation else page.exposed,
         num_drawn=num_drawn,
-        seed=_hash(seed, page.request_id),
+        seed=request_seed(seed, page.request_id),
         is_validation=is_validation,
     )
 
@@ -184,7 +184,7 @@ def _receipt_drafts(
             stages=dict.fromkeys(item_ids, Stage.ORDERED),
             excluded=(),
             num_drawn=recipe.examples.num_receipt_negatives,
-            seed=_hash(recipe.seed, f"{receipt.order_id}/{category_id}"),
+            seed=request_seed(recipe.seed, f"{receipt.order_id}/{category_id}"),
             is_validation=False,
         )
         for receipt in receipts
@@ -246,7 +246,7 @@ def _stages(draft: _Draft, *, num_candidates: int) -> NDArray[np.int8]:
     return stages
 
 
-def _hash(seed: int, text: str) -> int:
-    """Draws a number in [0, 2**63) from a seed and an id, equal on every machine."""
+def request_seed(seed: int, text: str) -> int:
+    """Draws a number in [0, 2**63) from a seed and a request's id, equal on every machine."""
     digest = hashlib.blake2b(f"{seed}/{text}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1

@@ -22,7 +22,7 @@ from onepiece.events.anchors import Anchors
 from onepiece.events.catalogue import Catalogue
 from onepiece.events.interactions import Interactions
 from onepiece.events.schema import DAY_MS, Action, Cart, Click, Event, Order
-from onepiece.features.item_to_item import ItemToItem
+from onepiece.features.item_to_item import ItemToItem, ItemToItemRecipe
 from onepiece.features.store import Signals
 from onepiece.training.feed_recipe import FeedRecipe
 from onepiece.training.packed import Example, write_examples
@@ -98,7 +98,7 @@ def build_feed_examples(
     )
     neighbours = None
     if feed.item_to_item is not None:
-        neighbours = ItemToItem(
+        neighbours = _Neighbours(
             trained, num_items=len(catalogue.item_ids), recipe=feed.item_to_item
         )
     maker = _Maker(vocabulary, recipe, neighbours, popularity, counts, on_progress)
@@ -124,7 +124,7 @@ class _Maker:
         self,
         vocabulary: Vocabulary,
         recipe: TrainingRecipe,
-        neighbours: ItemToItem | None,
+        neighbours: "_Neighbours | None",
         popularity: NDArray[np.int64],
         counts: Counter[str],
         on_progress: Callable[[], object],
@@ -166,7 +166,11 @@ class _Maker:
             yield self._example(user, place, is_validation=part != "training")
 
     def _example(self, user: _User, place: int, *, is_validation: bool) -> Example:
-        context = build_context(self._request(user, place), self._recipe.context, self._vocabulary)
+        context = build_context(
+            self._request(user, place, is_training=not is_validation),
+            self._recipe.context,
+            self._vocabulary,
+        )
         return Example(
             context=context,
             stages=np.array([_STAGE[user.actions[place]]], dtype=np.int8),
@@ -177,7 +181,7 @@ class _Maker:
             seen_rows=np.unique(user.items_L[:place]) + FIRST_ROW,
         )
 
-    def _request(self, user: _User, place: int) -> ContextRequest:
+    def _request(self, user: _User, place: int, *, is_training: bool) -> ContextRequest:
         # One token an item: more events than tokens can only repeat items.
         first = max(place - self._recipe.context.max_recent_tokens, 0)
         recent = Interactions(
@@ -188,21 +192,46 @@ class _Maker:
             query_id=ALL_ITEMS,
             store_id=ALL_STORES,
             as_of_ms=user.at_ms[place],
-            signals=Signals(recent=recent, anchors=self._anchors(user, place)),
+            signals=Signals(recent=recent, anchors=self._anchors(user, place, is_training)),
             candidates=Candidates(
                 (user.item_ids[place],), np.zeros((1, len(CANDIDATE_FEATURES)), np.float32)
             ),
         )
 
-    def _anchors(self, user: _User, place: int) -> Anchors:
+    def _anchors(self, user: _User, place: int, is_training: bool) -> Anchors:
         if self._neighbours is None:
             return Anchors()
-        best = self._neighbours.best(
-            user.items_L[:place],
-            count=self._recipe.context.max_anchor_tokens,
-            own_L=user.items_L[: user.validation_from],
-        )
+        table = self._neighbours.of(user.code) if is_training else self._neighbours.everybody
+        best = table.best(user.items_L[:place], count=self._recipe.context.max_anchor_tokens)
         return Anchors(clicked=tuple(self._vocabulary.item_ids[item] for item in best.tolist()))
+
+
+class _Neighbours:
+    """Item-to-item tables: of everybody, and of everybody but one part of the users.
+
+    A user who is trained on must not have helped to make her own lists: they would name what is
+    to be predicted. Nor is it enough to take off what she alone has added: a list of which just
+    her own part is missing differs from everybody else's by the very item to be predicted, and a
+    model that knows the others' lists could learn to see that. Without a fifth of the users no
+    single one shows.
+    """
+
+    def __init__(
+        self, sequences: list[NDArray[np.int64]], *, num_items: int, recipe: ItemToItemRecipe
+    ) -> None:
+        self.everybody = ItemToItem(sequences, num_items=num_items, recipe=recipe)
+        self._without = [
+            ItemToItem(
+                [one for code, one in enumerate(sequences) if code % recipe.num_folds != fold],
+                num_items=num_items,
+                recipe=recipe,
+            )
+            for fold in range(recipe.num_folds)
+        ]
+
+    def of(self, user_code: int) -> ItemToItem:
+        """Gives the table that the user's part did not help to make."""
+        return self._without[user_code % len(self._without)]
 
 
 def _users(

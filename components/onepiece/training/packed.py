@@ -41,6 +41,7 @@ _REQUEST_COLUMNS = {
     "seeds": np.int64,
     "user_codes": np.int32,
     "as_of_ms": np.int64,
+    "num_missed": np.int32,
     "is_validation": np.bool_,
 }
 _STARTS = ("token_starts", "word_starts", "candidate_starts", "seen_starts")
@@ -78,6 +79,8 @@ class Example:
     seen_rows: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     """(S,) rows of all items that the user met before, which a ranking of the whole catalogue may
     leave out; empty where the catalogue is not ranked."""
+    num_missed: int = 0
+    """Items that were wanted and are no candidate; a measure counts each as not found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,8 @@ class ExampleBatch:
     """(B,)."""
     seen_rows: NDArray[np.int64]
     """(B, S) rows of items met before; 0 is padding."""
+    num_missed: NDArray[np.int64]
+    """(B,) items that were wanted and are no candidate."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +145,7 @@ class Examples:
             seeds=_widen(self.columns["seeds"][rows]),
             user_codes=_widen(self.columns["user_codes"][rows]),
             seen_rows=seen_rows,
+            num_missed=_widen(self.columns["num_missed"][rows]),
         )
 
     def _padded(
@@ -270,6 +276,7 @@ def _pack(examples: Iterator[Example]) -> dict[str, NDArray[Any]]:
         parts["seeds"].append(np.array(example.seed, dtype=np.int64))
         parts["user_codes"].append(np.array(example.user_code, dtype=np.int32))
         parts["as_of_ms"].append(np.array(example.as_of_ms, dtype=np.int64))
+        parts["num_missed"].append(np.array(example.num_missed, dtype=np.int32))
         parts["is_validation"].append(np.array(example.is_validation))
         lengths["token_starts"].append(len(context.kinds))
         lengths["word_starts"].append(len(context.word_rows))

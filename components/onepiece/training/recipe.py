@@ -9,6 +9,8 @@ from onepiece.models.recipe import OnePieceRecipe
 from onepiece.models.registry import ModelRecipe
 from onepiece.models.vectors import VectorRecipe
 from onepiece.training.feed_recipe import FeedRecipe
+from onepiece.training.intent_recipe import IntentRecipe
+from onepiece.training.page_recipe import PageRecipe
 
 
 class ExampleRecipe(BaseModel):
@@ -181,6 +183,12 @@ class TrainingRecipe(BaseModel):
     )
     feed: FeedRecipe | None = Field(
         None, description="How a feed's interactions become examples; none: from pages."
+    )
+    intents: IntentRecipe | None = Field(
+        None, description="How a shop's receipts become examples; none: from pages."
+    )
+    pages: PageRecipe | None = Field(
+        None, description="How an imported data set's shown lists become examples; none: a log's."
     )
     losses: LossRecipe = Field(default_factory=LossRecipe, description="What is minimised.")
     optimiser: OptimiserRecipe = Field(

@@ -8,15 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onepiece.models.protocols import Model
-from onepiece.training.evaluate import MRR_CUTOFF, page_metrics, scored_pages
+from onepiece.training.evaluate import first_found, page_metrics, scored_pages
 from onepiece.training.evaluate_catalogue import (
     CatalogueRanks,
     catalogue_metrics,
     rank_catalogue,
 )
-from onepiece.training.metrics import discounted_gains, first_reciprocal_ranks, worst_ranks
+from onepiece.training.metrics import discounted_gains
 from onepiece.training.packed import Examples
-from onepiece.training.spine import TASK_STAGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,20 +41,15 @@ def measure(model: Model, examples: Examples) -> Measured:
     if examples.ranks == "catalogue":
         return measured_ranks(rank_catalogue(model, examples), examples)
     pages = scored_pages(model, examples)
-    metrics = page_metrics(pages, model.recipe)
-    task = len(model.recipe.ranking_tasks) - 1
-    stage = TASK_STAGE[model.recipe.ranking_tasks[task]]
-    values, users = [], []
-    for page in pages:
-        ranks_P = worst_ranks(page.logits_NK[:, task], page.stages_N >= stage)
-        if len(ranks_P):
-            same_P = np.zeros(len(ranks_P), dtype=np.int64)
-            values.append(first_reciprocal_ranks(ranks_P, same_P, cutoff=MRR_CUTOFF)[0])
-            users.append(page.user_code)
-    name = f"mrr_{model.recipe.ranking_tasks[task]}_first"
-    values_R = np.array(values, dtype=np.float64)
-    metrics[name] = float(values_R.mean())
-    return Measured(metrics, name, values_R, np.array(users, dtype=np.int64))
+    values_R = first_found(pages, model.recipe)
+    users_R = np.array([page.user_code for page in pages], dtype=np.int64)
+    has_target_R = ~np.isnan(values_R)
+    return Measured(
+        metrics=page_metrics(pages, model.recipe),
+        headline="mrr_first",
+        values_R=values_R[has_target_R],
+        users_R=users_R[has_target_R],
+    )
 
 
 def measured_ranks(ranks: CatalogueRanks, examples: Examples) -> Measured:

@@ -211,6 +211,42 @@ def test_each_anchor_group_is_wrapped_and_an_empty_one_is_left_out(shop):
     assert not context.token_features.any()
 
 
+def test_only_the_groups_of_the_recipe_are_read_in_its_order(shop):
+    anchors = Anchors(exposed=("b",), clicked=("a",), ordered=("e",))
+    recipe = ContextRecipe(anchor_groups=("ordered", "exposed"))
+
+    context = build_context(
+        shop.request(signals=Signals(anchors=anchors)), recipe, shop.vocabulary()
+    )
+
+    assert context.item_rows.tolist() == [0, 6, 0, 0, 3, 0]
+    assert context.kinds[[1, 4]].tolist() == [TokenKind.ORDERED_ANCHOR, TokenKind.EXPOSED_ANCHOR]
+
+
+def test_without_a_memory_the_recent_events_tell_of_every_item(shop):
+    memory = shop.interactions(("a", ORDER, 50), ("b", CLICK, 30))
+    recent = shop.interactions(("c", CART, 40), ("b", CLICK, 30))
+
+    context = build_context(
+        shop.request(signals=Signals(recent=recent, memory=memory)),
+        ContextRecipe(max_memory_tokens=0),
+        shop.vocabulary(),
+    )
+
+    assert context.item_rows.tolist() == [4, 3]
+    assert context.kinds.tolist() == [TokenKind.RECENT, TokenKind.RECENT]
+
+
+def test_a_query_that_is_not_read_is_unknown(shop):
+    read, unread = (
+        build_context(shop.request(), ContextRecipe(has_query=has_query), shop.vocabulary())
+        for has_query in (True, False)
+    )
+
+    assert (read.query_row, len(read.word_rows)) != (1, 0)
+    assert (unread.query_row, len(unread.word_rows)) == (1, 0)
+
+
 def test_unknown_items_queries_words_and_labels_map_to_row_1(shop):
     signals = Signals(
         recent=shop.interactions(("unheard of", CLICK, 5)),

@@ -227,10 +227,10 @@ def test_session_parallel_gradients_are_those_of_one_detached_step_each(
 
 def _learn_cycle(model: Gru4Rec, context: Context) -> float:
     """Trains on every position of A B C A B C; returns the share predicted right."""
-    optimiser = torch.optim.Adam(model.parameters(), lr=0.05)
+    optimiser = torch.optim.Adam(model.parameters(), lr=0.03)
     batch = context_tensors(collate([context]))
     targets = torch.from_numpy(context.item_rows)
-    for _ in range(40):
+    for _ in range(100):
         items_ND = model.item_vectors(torch.arange(model.tokens.items.num_embeddings))
         logits_TN = model.position_vectors(batch).vectors_BSD[0, :-1] @ items_ND.T
         loss = nn.functional.cross_entropy(logits_TN, targets)

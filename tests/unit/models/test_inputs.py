@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from onepiece.context.batching import ContextBatch, collate
 from onepiece.context.builder import Context
-from onepiece.models.inputs import candidate_tensors
+from onepiece.models.inputs import GroupSize, candidate_tensors
 
 
-def _groups(batch: ContextBatch, group_size: int, seed: int = 0) -> list[set[frozenset[int]]]:
+def _groups(batch: ContextBatch, group_size: GroupSize, seed: int = 0) -> list[set[frozenset[int]]]:
     seeds = np.full(len(batch), seed)
     rows = candidate_tensors(batch, group_size=group_size, seeds_B=seeds).rows_BGM.numpy()
     return [{frozenset(group[group > 0].tolist()) for group in one} for one in rows]
@@ -36,6 +36,15 @@ def test_groups_cover_all_candidates_and_differ_in_size_by_at_most_one(batch: Co
     assert sorted(len(group) for group in groups[0]) == [3, 3, 3]
     assert sorted(len(group) for group in groups[1] if group) == [2, 3]
     assert set().union(*groups[0]) == set(batch.candidate_rows[0])
+
+
+def test_all_candidates_of_a_request_can_be_one_group(batch: ContextBatch) -> None:
+    groups = _groups(batch, "all")
+
+    assert groups == [
+        {frozenset(batch.candidate_rows[0])},
+        {frozenset(batch.candidate_rows[1, :5])},
+    ]
 
 
 @pytest.mark.parametrize("seed", [0, 7])

@@ -17,6 +17,9 @@ RECIPES: TypeAdapter[ModelRecipe] = TypeAdapter(ModelRecipe)
         {"kind": "sasrec", "width": 8},
         {"kind": "hstu"},
         {"kind": "gru4rec", "num_layers": 2},
+        {"kind": "dlrm_towers", "hidden_widths": [8]},
+        {"kind": "dlrm_ranker", "ranking_tasks": ["click", "order"]},
+        {"kind": "rearec", "backbone": "hstu", "num_steps": 1},
     ],
 )
 def test_a_recipe_read_back_builds_the_model_that_it_names(

@@ -63,10 +63,11 @@ def test_a_stopped_training_goes_on_to_the_very_same_weights(
     assert _weights(resumed.model) == _weights(uninterrupted.model)
 
 
-def test_dropout_draws_the_same_in_a_training_that_goes_on(
-    examples: Examples, recipe: TrainingRecipe, tmp_path: Path
+@pytest.mark.parametrize("share", ["dropout", "action_mask_share"])
+def test_what_is_dropped_is_the_same_in_a_training_that_goes_on(
+    examples: Examples, recipe: TrainingRecipe, tmp_path: Path, share: str
 ) -> None:
-    model = recipe.model.model_copy(update={"dropout": 0.3})
+    model = recipe.model.model_copy(update={share: 0.3})
     dropping = recipe.model_copy(update={"model": model})
     uninterrupted = train(examples, dropping)
     with pytest.raises(Stopped):

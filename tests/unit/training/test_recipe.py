@@ -23,7 +23,7 @@ def test_every_recipe_is_read_and_lists_only_what_differs(path: Path) -> None:
             assert values != default[part]
             continue
         for key, value in values.items():
-            assert value != default[part].get(key), f"{part}.{key} is the default"
+            assert value != (default[part] or {}).get(key), f"{part}.{key} is the default"
 
 
 @pytest.mark.parametrize(
