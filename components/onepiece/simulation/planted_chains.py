@@ -8,6 +8,8 @@ nor the end's maker or type. Shoppers click along the chain and order its end.
 
 # Shape suffixes: N = items of the shop, C = candidates, I = some items.
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -73,14 +75,16 @@ def _demand_funnel(request: ContextRequest, shop: Shop) -> Funnel:
     )
 
 
-def _sigmoid(logits_C: NDArray[np.float64]) -> NDArray[np.float64]:
-    probabilities_C: NDArray[np.float64] = 1 / (1 + np.exp(-logits_C))
+def _sigmoid(logits_C: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    probabilities_C: NDArray[np.float64] = 1 / (1 + np.exp(-logits_C.astype(np.float64)))
     return probabilities_C
 
 
-def _item(types: NDArray[np.int64], makers: NDArray[np.int64], copy: int) -> NDArray[np.int64]:
-    """Finds an item by type and maker; there are four of each pair."""
-    return (copy * _NUM_LABELS + types) * _NUM_LABELS + makers
+def _item(
+    types: NDArray[np.int64], makers: NDArray[np.int64], copies: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Finds items by type and maker; there are four copies of each pair."""
+    return (copies * _NUM_LABELS + types) * _NUM_LABELS + makers
 
 
 def _chain_shop() -> Shop:
@@ -100,11 +104,9 @@ def _ask_chains(random: np.random.Generator, shop: Shop, *, length: int) -> Cont
     num_types = num_chains * ((length + 1) // 2)
     shown_types = types[:num_types].reshape(num_chains, -1)
     copies = random.integers(4, size=(num_chains, length))
-    items = (copies * _NUM_LABELS + shown_types[:, link // 2]) * _NUM_LABELS + makers[
-        :, (link + 1) // 2
-    ]
+    items = _item(shown_types[:, link // 2], makers[:, (link + 1) // 2], copies)
     touched_types = types[num_types : num_types + num_chains]
-    touched_I = _item(touched_types, makers[:, 0], int(random.integers(4)))
+    touched_I = _item(touched_types, makers[:, 0], random.integers(4, size=num_chains))
     actions_I = np.full(num_chains, Action.CLICK)
     actions_I[: num_chains // 3] = Action.ORDER
     days_ago_I = random.integers(1, 60, size=num_chains)

@@ -10,6 +10,7 @@ from onepiece.context.recipe import ContextRecipe
 from onepiece.models.dlrm_ranker import DlrmRankerRecipe
 from onepiece.models.gru4rec import Gru4RecRecipe
 from onepiece.models.hstu import HstuRecipe
+from onepiece.models.rearec import ReaRecRecipe
 from onepiece.models.recipe import OnePieceRecipe
 from onepiece.models.registry import ModelRecipe
 from onepiece.models.sasrec import SasRecRecipe
@@ -45,6 +46,8 @@ def _onepiece(
     num_ranking_steps: int = 3,
     ranking_tasks: tuple[str, ...] = ("click", "cart", "order"),
     has_match_bias: bool = True,
+    has_visible_candidates: bool = True,
+    task_assignment: str = "progressive",
 ) -> OnePieceRecipe:
     """Makes the default recipe's ranking half, but for what is named."""
     return OnePieceRecipe.model_validate(
@@ -55,6 +58,8 @@ def _onepiece(
             "num_ranking_steps": num_ranking_steps,
             "ranking_tasks": ranking_tasks,
             "has_match_bias": has_match_bias,
+            "has_visible_candidates": has_visible_candidates,
+            "task_assignment": task_assignment,
         }
     )
 
@@ -65,8 +70,8 @@ VARIANTS: tuple[Variant, ...] = (
     Variant("onepiece", "OnePiece's ranking half, with the default recipe", _onepiece()),
     Variant(
         "-visibility",
-        "each candidate alone, C = 1",
-        _onepiece(group_size=1),
+        "candidates do not see one another",
+        _onepiece(has_visible_candidates=False),
         pays_in=("set", "hops", "ladder"),
     ),
     Variant("-anchors", "no preference anchors", _onepiece(), _NO_ANCHORS, pays_in=("crowd",)),
@@ -91,6 +96,12 @@ VARIANTS: tuple[Variant, ...] = (
         pays_in=("funnel", "hops", "ladder"),
     ),
     Variant(
+        "-progress",
+        "all three tasks on the last step",
+        _onepiece(task_assignment="last"),
+        pays_in=("funnel", "hops", "ladder"),
+    ),
+    Variant(
         "nothing",
         "none of these: C = 1, K = 0, one task, recent events only",
         _onepiece(group_size=1, num_ranking_steps=0, ranking_tasks=_ONE_TASK, has_match_bias=False),
@@ -102,11 +113,12 @@ VARIANTS: tuple[Variant, ...] = (
         pays_in=("set", "crowd", "funnel", "hops", "match", "memory", "ladder"),
     ),
     Variant("dlrm", "DLRM ranker", DlrmRankerRecipe()),
-    Variant("sasrec", "SASRec, history alone", SasRecRecipe(), _NO_ANCHORS),
     Variant("sasrec+pa", "SASRec that reads the anchors too", SasRecRecipe()),
     Variant("hstu+pa", "HSTU that reads the anchors too", HstuRecipe()),
+    Variant("rearec+pa", "ReaRec that reads the anchors too", ReaRecRecipe()),
     Variant("gru4rec+pa", "GRU4Rec that reads the anchors too", Gru4RecRecipe()),
-    Variant("C=4", "groups of four", _onepiece(group_size=4), only_in=("set", "hops")),
+    Variant("C=1", "groups of one", _onepiece(group_size=1), only_in=("set",)),
+    Variant("C=4", "groups of four", _onepiece(group_size=4), only_in=("set",)),
     Variant("K=1", "one step", _onepiece(num_ranking_steps=1), only_in=_STEPS),
     Variant("K=2", "two steps", _onepiece(num_ranking_steps=2), only_in=_STEPS),
     Variant("K=4", "four steps", _onepiece(num_ranking_steps=4), only_in=_STEPS),
