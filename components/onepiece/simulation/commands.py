@@ -76,6 +76,7 @@ def _planted(args: argparse.Namespace) -> int:
     from onepiece.simulation.planted import (
         WORLDS,
         Budget,
+        Cell,
         find_variants,
         find_worlds,
         run,
@@ -90,15 +91,15 @@ def _planted(args: argparse.Namespace) -> int:
     if args.out:
         check_output(args.out)
     torch.set_num_threads(args.threads)
-    budget = Budget()
+    budget, seeds = Budget(), range(args.seeds)
     with tqdm(unit="training", file=sys.stderr, desc="planted") as bar:
-        cells = run(
-            worlds,
-            variants,
-            seeds=range(args.seeds),
-            budget=budget,
-            on_cell=lambda cell: bar.update(),
-        )
+
+        def show(cell: Cell) -> None:
+            told = f"{cell.world} seed {cell.seed}: {cell.variant} {100 * cell.gain.share:.1f}%"
+            bar.write(told, file=sys.stderr)
+            bar.update()
+
+        cells = run(worlds, variants, seeds=seeds, budget=budget, on_cell=show)
     if args.out:
         save(args.out, cells, budget)
     sys.stdout.write(document(cells, budget) if args.json else render(cells))

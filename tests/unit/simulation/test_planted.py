@@ -1,17 +1,19 @@
 """Planted worlds: their probabilities are exact, and only the request decides them."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from onepiece.errors import NotFound
+from onepiece.cli import main
+from onepiece.errors import NotFound, OutputExists
 from onepiece.events.schema import Action
 from onepiece.features.store import Signals
 from onepiece.simulation.planted import WORLDS, Budget, Cell, draw, find_variants, find_worlds
 from onepiece.simulation.planted_chains import chain_places
 from onepiece.simulation.planted_gain import Gain, gain
-from onepiece.simulation.planted_report import document, render
+from onepiece.simulation.planted_report import document, render, save
 from onepiece.simulation.planted_variants import VARIANTS, variants_for
 from onepiece.simulation.planted_world import (
     NUM_CANDIDATES,
@@ -173,3 +175,28 @@ def test_the_table_says_what_is_lost_where_it_is_needed_and_elsewhere():
     assert "| 99.0 +-1.4 | 97.0 +-1.4 |" in text
     assert "| -visibility | set +20.0 | -1.0 to -1.0 |" in text
     assert document(cells, SMALL).count('"share_of_optimum"') == 8
+
+
+def test_a_result_is_saved_as_table_json_and_picture_and_never_over_another(tmp_path):
+    cells = [
+        Cell("set", "onepiece", 0, Gain(0.49, 0.5, 0.25)),
+        Cell("null", "dlrm", 0, Gain(0.48, 0.5, 0.25)),
+    ]
+
+    save(tmp_path / "out", cells, SMALL)
+
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "planted.json",
+        "planted.md",
+        "planted.png",
+    ]
+    assert (tmp_path / "out" / "planted.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads((tmp_path / "out" / "planted.json").read_text())["cells"][1]["skill"] < 1
+    with pytest.raises(OutputExists):
+        save(tmp_path / "out", cells, SMALL)
+
+
+@pytest.mark.parametrize("wrong", [["--seeds", "0"], ["--worlds", "moon"], ["--variants=best"]])
+def test_a_misuse_of_the_verb_is_told_before_anything_is_trained(wrong, capsys):
+    assert main(["simulation", "planted", *wrong]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
