@@ -13,10 +13,11 @@ from pathlib import Path
 from onepiece.errors import OnePieceError
 from onepiece.parsing import read_recipe
 from onepiece.training.fit import check_output, describe, fit
-from onepiece.training.loop import Progress, Share, run_digest
+from onepiece.training.loop import Progress, run_digest
 from onepiece.training.packed import open_examples
 from onepiece.training.progress_file import append_progress, copied_progress
 from onepiece.training.recipe import TrainingRecipe
+from onepiece.training.step import Share
 
 
 def work(config: dict[str, str]) -> None:

@@ -9,7 +9,7 @@ candidate share one slot, so they get one score and change nobody else's.
 #                 N = candidates as given, G = groups, M = slots of a group.
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -65,23 +65,31 @@ class CandidateTensors:
     """(B, N) bool, True for a candidate, False for padding."""
 
 
-def context_tensors(batch: ContextBatch) -> ContextTensors:
-    """Wraps a padded numpy batch; the tensors share its memory."""
+def context_tensors(batch: ContextBatch, *, device: torch.device | None = None) -> ContextTensors:
+    """Wraps a padded numpy batch; on the CPU, the default, the tensors share its memory."""
+
+    def tensor(values: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(values).to(device)
+
     return ContextTensors(
-        item_rows_BT=torch.from_numpy(batch.item_rows),
-        kinds_BT=torch.from_numpy(batch.kinds),
-        positions_BT=torch.from_numpy(batch.positions),
-        actions_BT=torch.from_numpy(batch.actions),
-        features_BTF=torch.from_numpy(batch.token_features),
-        profile_BP=torch.from_numpy(batch.profile_codes),
-        query_B=torch.from_numpy(batch.query_row),
-        words_BW=torch.from_numpy(batch.word_rows),
-        situation_BF=torch.from_numpy(batch.situation),
+        item_rows_BT=tensor(batch.item_rows),
+        kinds_BT=tensor(batch.kinds),
+        positions_BT=tensor(batch.positions),
+        actions_BT=tensor(batch.actions),
+        features_BTF=tensor(batch.token_features),
+        profile_BP=tensor(batch.profile_codes),
+        query_B=tensor(batch.query_row),
+        words_BW=tensor(batch.word_rows),
+        situation_BF=tensor(batch.situation),
     )
 
 
 def candidate_tensors(
-    batch: ContextBatch, *, group_size: GroupSize, seeds_B: NDArray[np.int64] | None = None
+    batch: ContextBatch,
+    *,
+    group_size: GroupSize,
+    seeds_B: NDArray[np.int64] | None = None,
+    device: torch.device | None = None,
 ) -> CandidateTensors:
     """Splits each request's candidates into groups of at most `group_size`.
 
@@ -92,6 +100,7 @@ def candidate_tensors(
         batch: Padded contexts; candidate row 0 is padding, 1 an item the vocabulary lacks.
         group_size: Most candidates of a group, at least 1; "all" makes one group a request.
         seeds_B: (B,) one seed a request; zeros if None.
+        device: Where the tensors lie; the CPU if None.
 
     Source:
         OnePiece (arXiv:2509.18091), 3.2, grouped set-wise ranking; the hash is ours.
@@ -115,10 +124,10 @@ def candidate_tensors(
     slot_features[request, slot_BN[request, column]] = features_BNF[request, column]
     grouped = (shape[0], num_groups, num_slots)
     return CandidateTensors(
-        rows_BGM=torch.from_numpy(slot_rows.reshape(grouped)),
-        features_BGMF=torch.from_numpy(slot_features.reshape(*grouped, -1)),
-        slot_BN=torch.from_numpy(slot_BN),
-        mask_BN=torch.from_numpy(mask_BN),
+        rows_BGM=torch.from_numpy(slot_rows.reshape(grouped)).to(device),
+        features_BGMF=torch.from_numpy(slot_features.reshape(*grouped, -1)).to(device),
+        slot_BN=torch.from_numpy(slot_BN).to(device),
+        mask_BN=torch.from_numpy(mask_BN).to(device),
     )
 
 

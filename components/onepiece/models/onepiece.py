@@ -110,7 +110,7 @@ class OnePiece(Model):
         block_BGMD = encoded.last_BRD[:, None]
         batch, _, size, _ = block_BGMD.shape
         attributes_BRA = encoding.attributes_BSA[:, -size:]
-        everything_XM = torch.ones(batch, size, dtype=torch.bool)
+        everything_XM = torch.ones(batch, size, dtype=torch.bool, device=block_BGMD.device)
         biases = self.backbone.group_biases(
             match(attributes_BRA, encoding.attributes_BSA),
             encoded.mask_BS,

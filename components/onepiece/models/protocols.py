@@ -9,13 +9,22 @@ the context, so a model that has both (OnePiece) encodes a request once for both
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from onepiece.models.inputs import CandidateTensors, ContextTensors, GroupSize
 
 EncodingT = TypeVar("EncodingT")
+
+
+class ItemVectors(Protocol):
+    """Gives the vector of an item."""
+
+    def item_vectors(self, item_rows_N: Tensor) -> Tensor:
+        """Returns (N, D) float32 for rows of the vocabulary's item table."""
+        ...
 
 
 class UserVectors(Protocol[EncodingT]):
@@ -58,7 +67,8 @@ class VectorsByPosition:
     """(B, S) bool, True where there is an item."""
 
 
-class PositionVectors(Protocol):
+@runtime_checkable
+class PositionVectors(ItemVectors, Protocol):
     """Gives user vectors of a sequence's whole past in one pass, so that each item is a target."""
 
     def position_vectors(self, context: ContextTensors) -> VectorsByPosition:
@@ -71,6 +81,19 @@ class PositionVectors(Protocol):
             InvalidInput: A context has anchors or a query: they belong to the request, and would
                 tell earlier positions about it.
         """
+        ...
+
+
+@runtime_checkable
+class StepVectors(ItemVectors, Protocol):
+    """Gives the outputs of all reasoning steps, not only what they end in."""
+
+    def step_vectors(self, encoding: Any) -> Tensor:
+        """Returns (B, K + 1, D), the output before the first step and those of the K steps."""
+        ...
+
+    def noisy_step_vectors(self, encoding: Any, noise_BKD: Tensor) -> Tensor:
+        """Returns (B, K, D), the outputs of the K steps with noise added to each one's input."""
         ...
 
 
@@ -100,6 +123,11 @@ class Model(nn.Module):
     """
 
     recipe: HeadsRecipe
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights lie."""
+        return next(self.parameters()).device
 
     def encode_context(self, context: ContextTensors) -> Any:
         """See `UserVectors.encode_context`."""

@@ -103,13 +103,13 @@ def _is_history(kinds_BT: Tensor) -> Tensor:
 def refuse_what_leaks(context: ContextTensors) -> None:
     """Refuses contexts in which an earlier position would know of the request.
 
-    An unknown query without words says nothing and is let through.
+    An unknown query of unknown words says nothing and is let through.
 
     Raises:
         InvalidInput: A context has anchors or a query.
     """
     num_anchors = int(((context.kinds_BT != 0) & ~_is_history(context.kinds_BT)).sum())
-    has_query_B = (context.query_B > UNKNOWN_ROW) | (context.words_BW != 0).any(1)
+    has_query_B = (context.query_B > UNKNOWN_ROW) | (context.words_BW > UNKNOWN_ROW).any(1)
     num_queries = int(has_query_B.sum())
     if num_anchors or num_queries:
         raise InvalidInput(

@@ -1,7 +1,7 @@
 """Trains user vectors against the whole catalogue: which negatives, which loss."""
 
 # Shape suffixes: B = requests, K = tasks, D = width, N = negatives, V = rows of the item table,
-#                 P = targets, C = candidates.
+#                 P = targets, C = candidates, S = positions with the query first.
 
 from dataclasses import dataclass
 
@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from onepiece.context.vocabulary import FIRST_ROW, Vocabulary
-from onepiece.models.protocols import Model
+from onepiece.models.inputs import ContextTensors
+from onepiece.models.protocols import ItemVectors, Model, PositionVectors
 from onepiece.training.catalogue_losses import (
     bpr_max_loss,
     generalised_bce_loss,
@@ -27,6 +28,10 @@ class Negatives:
     """(N,) int64 rows of the item table."""
     correction_N: Tensor
     """(N,) float32, taken off the logits."""
+
+    def to(self, device: torch.device) -> "Negatives":
+        """Moves both; they are drawn on the CPU, so that all devices draw alike."""
+        return Negatives(self.rows_N.to(device), self.correction_N.to(device))
 
 
 class NegativeSampler:
@@ -78,23 +83,83 @@ def catalogue_loss(
         sampler: Draws the negatives.
         recipe: Which loss.
     """
-    negatives = sampler.draw()
+    negatives = sampler.draw().to(users_BKD.device)
     items_ND = model.item_vectors(negatives.rows_N)
-    items_BCD = model.item_vectors(target_rows_BC)
     loss = users_BKD.new_zeros(())
     for task in range(users_BKD.shape[1]):
         request_P, column_P = positive_BCK[..., task].nonzero(as_tuple=True)
         if not len(request_P):
             continue
-        users_PD = users_BKD[request_P, task]
-        target_P = (users_PD * items_BCD[request_P, column_P]).sum(-1) / recipe.temperature
-        negatives_PN = users_PD @ items_ND.T / recipe.temperature - negatives.correction_N
-        rows_P = target_rows_BC[request_P, column_P]
-        is_target_PN = rows_P[:, None] == negatives.rows_N[None, :]
-        negatives_PN = negatives_PN.masked_fill(is_target_PN, float("-inf"))
-        losses_P = _losses(target_P, negatives_PN, num_items=sampler.num_items, recipe=recipe)
+        users_PD, rows_P = users_BKD[request_P, task], target_rows_BC[request_P, column_P]
+        losses_P = _target_losses(
+            model, users_PD, rows_P, items_ND, negatives, num_items=sampler.num_items, recipe=recipe
+        )
         loss = loss + losses_P.mean()
     return loss
+
+
+def all_positions_loss(
+    model: PositionVectors,
+    context: ContextTensors,
+    target_rows_BC: Tensor,
+    positive_BC: Tensor,
+    sampler: NegativeSampler,
+    *,
+    recipe: CatalogueLossRecipe,
+) -> Tensor:
+    """Averages the loss over each request's own targets and over its history; a scalar.
+
+    The target of the position of an item is the next item of the history, so no target is newer
+    than the request's own; the first item has nothing before it and is no target.
+
+    Args:
+        model: Gives a vector at every position, and item vectors.
+        context: Contexts without anchors and query.
+        target_rows_BC: (B, C) int64 rows of the candidates.
+        positive_BC: (B, C) bool, which candidates are targets at the last position.
+        sampler: Draws the negatives, one set for all positions of the batch.
+        recipe: Which loss.
+
+    Raises:
+        InvalidInput: A context has anchors or a query.
+
+    Source:
+        SASRec (arXiv:1808.09781), 3.5: one loss a position.
+    """
+    positions = model.position_vectors(context)
+    vectors_BSD, is_history_BS = positions.vectors_BSD, positions.is_history_BS
+    inside_BS = is_history_BS[:, :-1] & is_history_BS[:, 1:]
+    request_P, column_P = positive_BC.nonzero(as_tuple=True)
+    # The query is at place 0, so the number of items is the place of the last one.
+    last_P = is_history_BS.sum(1)[request_P]
+    users_PD = torch.cat([vectors_BSD[:, :-1][inside_BS], vectors_BSD[request_P, last_P]])
+    rows_P = torch.cat(
+        [positions.item_rows_BS[:, 1:][inside_BS], target_rows_BC[request_P, column_P]]
+    )
+    if not len(rows_P):
+        return vectors_BSD.new_zeros(())
+    negatives = sampler.draw()
+    items_ND = model.item_vectors(negatives.rows_N)
+    return _target_losses(
+        model, users_PD, rows_P, items_ND, negatives, num_items=sampler.num_items, recipe=recipe
+    ).mean()
+
+
+def _target_losses(
+    model: ItemVectors,
+    users_PD: Tensor,
+    rows_P: Tensor,
+    items_ND: Tensor,
+    negatives: Negatives,
+    *,
+    num_items: int,
+    recipe: CatalogueLossRecipe,
+) -> Tensor:
+    target_P = (users_PD * model.item_vectors(rows_P)).sum(-1) / recipe.temperature
+    negatives_PN = users_PD @ items_ND.T / recipe.temperature - negatives.correction_N
+    is_target_PN = rows_P[:, None] == negatives.rows_N[None, :]
+    negatives_PN = negatives_PN.masked_fill(is_target_PN, float("-inf"))
+    return _losses(target_P, negatives_PN, num_items=num_items, recipe=recipe)
 
 
 def _losses(

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from onepiece.errors import InvalidDataset, InvalidRecipe
 from onepiece.output import new_folder, write_durably
+from onepiece.training.days import DayValidation
 from onepiece.training.stopping import Validation
 
 _STATE, _PLACE = "state.safetensors", "place.json"
@@ -41,6 +42,8 @@ class Place:
     """Loss of each step done."""
     validations: tuple[Validation, ...]
     """What early stopping has measured."""
+    days: tuple[DayValidation, ...]
+    """What each day after has said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,7 @@ def save_checkpoint(
         "run_digest": place.run_digest,
         "losses": list(place.losses),
         "validations": [asdict(validation) for validation in place.validations],
+        "days": [asdict(day) for day in place.days],
         "state_sha256": hashlib.sha256(payload).hexdigest(),
     }
     with new_folder(target) as temporary:
@@ -111,6 +115,7 @@ def load_checkpoint(
             run_digest=document["run_digest"],
             losses=tuple(document["losses"]),
             validations=tuple(Validation(**one) for one in document["validations"]),
+            days=tuple(DayValidation(**one) for one in document["days"]),
         )
         tensors = load_tensors(payload)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:

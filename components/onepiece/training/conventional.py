@@ -6,7 +6,6 @@ the same lines. LightGBM is not locked with the rest: install the extra `baselin
 
 # Shape suffixes: B = requests, N = candidates, T = tokens, F = features, M = rows of all lists.
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +18,6 @@ from onepiece.context.request import CANDIDATE_FEATURES
 from onepiece.context.vocabulary import FIRST_ROW, ITEM_COLUMNS, Vocabulary
 from onepiece.errors import InvalidInput
 from onepiece.training.list_matches import find_matches, is_history
-from onepiece.training.list_ranking import Scores
 from onepiece.training.packed import ExampleBatch, Examples
 from onepiece.training.page_features import PRICE, display_ranks
 
@@ -135,11 +133,6 @@ def train_conventional(examples: Examples, recipe: ConventionalRecipe) -> Conven
     return ConventionalRanker(booster, examples.vocabulary, int(booster.best_iteration))
 
 
-def conventional_scores(ranker: ConventionalRanker) -> Scores:
-    """Makes a ranker that `rank_lists` can measure."""
-    return ranker.scores
-
-
 def list_features(batch: ExampleBatch, vocabulary: Vocabulary) -> NDArray[np.float32]:
     """Computes `FEATURES` of every candidate: (B, N, F); those of padding mean nothing.
 
@@ -228,8 +221,3 @@ def _rows(
         grades.append(np.maximum(batch.stages[is_real_BN] - 1, 0))
         sizes.append(is_real_BN.sum(1))
     return np.concatenate(features), np.concatenate(grades), np.concatenate(sizes)
-
-
-def names_of(columns: Sequence[int]) -> list[str]:
-    """Names features by their column."""
-    return [FEATURES[column] for column in columns]

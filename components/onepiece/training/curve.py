@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from onepiece.output import whole_file, write_durably
+from onepiece.training.days import DayValidation
 from onepiece.training.stopping import Validation
 
 
@@ -25,6 +26,7 @@ def save_curve(
     metrics: Mapping[str, float],
     *,
     validations: Sequence[Validation],
+    days: Sequence[DayValidation],
     stopping_metric: str | None,
 ) -> None:
     """Writes `<bundle>.curve.json` and `<bundle>.curve.png`, in place of older ones.
@@ -34,6 +36,7 @@ def save_curve(
         losses: Loss of each step.
         metrics: Of the weights that the bundle holds.
         validations: One an epoch measured.
+        days: One a day trained on, measured on the day after.
         stopping_metric: Which of their metrics is drawn, on an axis of its own; None for none.
 
     Raises:
@@ -46,6 +49,7 @@ def save_curve(
         "losses": list(losses),
         "metrics": dict(metrics),
         "validations": [asdict(validation) for validation in validations],
+        "days": [asdict(day) for day in days],
     }
     with whole_file(json_path) as partial:
         write_durably(partial, json.dumps(document, indent=1).encode())

@@ -134,19 +134,22 @@ def scored_pages(model: Model, examples: Examples, *, batch_size: int = 32) -> l
 
 
 def _scored_batch(model: Model, batch: ExampleBatch) -> list[ScoredPage]:
-    encoding = model.encode_context(context_tensors(batch.context))
+    encoding = model.encode_context(context_tensors(batch.context, device=model.device))
     rows_BN = batch.context.candidate_rows
     logits_BNK = np.zeros((*rows_BN.shape, 0))
     if model.recipe.ranking_tasks:
         candidates = candidate_tensors(
-            batch.context, group_size=model.recipe.group_size, seeds_B=batch.seeds
+            batch.context,
+            group_size=model.recipe.group_size,
+            seeds_B=batch.seeds,
+            device=model.device,
         )
-        logits_BNK = model.score_candidates(encoding, candidates).double().numpy()
+        logits_BNK = model.score_candidates(encoding, candidates).double().cpu().numpy()
     similarities_BN = np.zeros((len(rows_BN), 0))
     if model.recipe.retrieval_tasks:
         users_BD = model.user_vectors(encoding)[:, -1]
-        items_BND = model.item_vectors(torch.from_numpy(rows_BN))
-        similarities_BN = (items_BND @ users_BD[..., None]).squeeze(-1).double().numpy()
+        items_BND = model.item_vectors(torch.from_numpy(rows_BN).to(model.device))
+        similarities_BN = (items_BND @ users_BD[..., None]).squeeze(-1).double().cpu().numpy()
     counts_B = batch.context.candidate_mask.sum(1)
     return [
         ScoredPage(

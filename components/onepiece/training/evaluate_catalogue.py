@@ -73,12 +73,16 @@ def rank_catalogue(
     rows = rows[np.argsort(examples.sizes(rows), kind="stable")]
     parts = []
     with torch.inference_mode():
-        items_VD = model.item_vectors(torch.arange(FIRST_ROW, examples.vocabulary.num_items))
+        items_VD = model.item_vectors(
+            torch.arange(FIRST_ROW, examples.vocabulary.num_items, device=model.device)
+        )
         for start in range(0, len(rows), batch_size):
             chosen = rows[start : start + batch_size]
             batch = examples.batch(chosen)
-            users_BKD = model.user_vectors(model.encode_context(context_tensors(batch.context)))
-            scores_BV = (users_BKD[:, -1] @ items_VD.T).numpy()
+            users_BKD = model.user_vectors(
+                model.encode_context(context_tensors(batch.context, device=model.device))
+            )
+            scores_BV = (users_BKD[:, -1] @ items_VD.T).cpu().numpy()
             parts.append(ranked(scores_BV, batch, chosen, list_length=list_length))
     return joined(parts)
 

@@ -7,13 +7,17 @@ from pathlib import Path
 
 import torch
 
-from onepiece.bundle import BundleRecipe, read_manifest, save_bundle
+from onepiece.bundle import BundleRecipe, load_bundle, read_manifest, save_bundle
 from onepiece.errors import InvalidInput, OutputExists
+from onepiece.models.protocols import Model
 from onepiece.training.curve import save_curve
+from onepiece.training.days import DayValidation, Measured, examples_of_next_day
 from onepiece.training.evaluate import evaluate
-from onepiece.training.loop import ALONE, Progress, Share, train
+from onepiece.training.loop import Progress, train
+from onepiece.training.machine import Machine
 from onepiece.training.packed import Examples, open_examples
 from onepiece.training.recipe import TrainingRecipe
+from onepiece.training.step import ALONE, Share
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,8 @@ class Fitted:
     num_steps: int
     resumed_at: int
     """Steps that a checkpoint had done already."""
+    days: tuple[DayValidation, ...]
+    """One a day trained on by day, measured on the day after; only on rank 0."""
 
 
 def fit(
@@ -38,6 +44,8 @@ def fit(
     resume_from: Path | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     share: Share = ALONE,
+    machine: Machine | None = None,
+    start_from: Path | None = None,
 ) -> Fitted:
     """Trains on the examples in `data` and writes a bundle to `out`, its curve beside it.
 
@@ -49,6 +57,8 @@ def fit(
         resume_from: See `train`.
         on_progress: See `train`.
         share: See `train`; only rank 0 measures and writes.
+        machine: See `train`.
+        start_from: Folder of a bundle to train further, with the vocabulary of `data`.
 
     Raises:
         OutputExists: `out` is there already; nothing was trained.
@@ -56,19 +66,28 @@ def fit(
         TrainingDiverged: The loss is no longer a number.
     """
     check_output(out)
+    parent = load_bundle(start_from) if start_from else None
     examples = open_examples(data, context=recipe.context)
+
+    def next_day(model: Model, day: int) -> Measured | None:
+        following = examples_of_next_day(examples, day)
+        return following and Measured(following[0], evaluate(model, following[1]))
+
     trained = train(
         examples,
         recipe,
         validate=lambda model: evaluate(model, examples),
+        next_day=next_day,
         checkpoints=checkpoints,
         resume_from=resume_from,
         on_progress=on_progress,
         share=share,
+        machine=machine,
+        start_from=parent,
     )
     num_steps = len(trained.losses)
     if share.rank:
-        return Fitted("", {}, num_steps, trained.resumed_at)
+        return Fitted("", {}, num_steps, trained.resumed_at, trained.days)
     metrics = evaluate(trained.model, examples)
     version = save_bundle(
         out,
@@ -82,6 +101,7 @@ def fit(
             "num_training_examples": len(examples.rows(is_validation=False)),
             "num_steps": num_steps,
             "best_epoch": trained.best.epoch if trained.best else None,
+            "parent_version": parent.version if parent else None,
             "num_workers": share.num_workers,
             "torch_version": str(torch.__version__),
         },
@@ -91,9 +111,10 @@ def fit(
         trained.losses,
         metrics,
         validations=trained.validations,
+        days=trained.days,
         stopping_metric=recipe.stopping.metric if recipe.stopping else None,
     )
-    return Fitted(version, metrics, num_steps, trained.resumed_at)
+    return Fitted(version, metrics, num_steps, trained.resumed_at, trained.days)
 
 
 def describe(out: Path, *, is_json: bool) -> str:

@@ -55,7 +55,9 @@ def rank_lists(
         batch_size: Lists scored at a time.
     """
     rows = examples.rows(is_validation=True)
-    ranks, requests, users, num_without = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [], 0
+    ranks, requests = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    users: list[int] = []
+    num_without = 0
     for start in range(0, len(rows), batch_size):
         batch = examples.batch(rows[start : start + batch_size])
         scores_BN = scores(batch)
@@ -84,11 +86,14 @@ def model_scores(model: Model) -> Scores:
     def scores(batch: ExampleBatch) -> NDArray[np.float64]:
         with torch.inference_mode():
             candidates = candidate_tensors(
-                batch.context, group_size=model.recipe.group_size, seeds_B=batch.seeds
+                batch.context,
+                group_size=model.recipe.group_size,
+                seeds_B=batch.seeds,
+                device=model.device,
             )
-            encoding = model.encode_context(context_tensors(batch.context))
-            logits_BNK = model.score_candidates(encoding, candidates)
-        last_BN: NDArray[np.float64] = logits_BNK[..., -1].double().numpy()
+            context = context_tensors(batch.context, device=model.device)
+            logits_BNK = model.score_candidates(model.encode_context(context), candidates)
+        last_BN: NDArray[np.float64] = logits_BNK[..., -1].double().cpu().numpy()
         return last_BN
 
     return scores

@@ -1,48 +1,32 @@
 """The training loop: examples in, trained weights out; it knows nothing of Ray."""
 
 import hashlib
-import logging
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
-from onepiece.errors import InvalidRecipe, TrainingDiverged
+from onepiece.bundle import Bundle
+from onepiece.errors import InvalidRecipe
 from onepiece.models.protocols import Model
 from onepiece.models.registry import build_model
-from onepiece.training import stopping
-from onepiece.training.batch_order import batches, steps_per_epoch
+from onepiece.training.batch_order import batches, day_ends, steps_per_epoch
+from onepiece.training.carry_over import carry_over, check_parent
 from onepiece.training.catalogue_objective import NegativeSampler
-from onepiece.training.checkpoint import (
-    Place,
-    Restored,
-    load_checkpoint,
-    newest_checkpoint,
-    save_checkpoint,
-)
-from onepiece.training.objective import objective
-from onepiece.training.optimiser import new_optimiser, set_learning_rate
-from onepiece.training.packed import Examples
+from onepiece.training.checkpoint import newest_checkpoint
+from onepiece.training.days import DayValidation, NextDay
+from onepiece.training.machine import Machine
+from onepiece.training.optimiser import new_optimiser
+from onepiece.training.packed import ExampleBatch, Examples
+from onepiece.training.prefetch import prefetched
 from onepiece.training.recipe import TrainingRecipe
+from onepiece.training.run_state import Run
+from onepiece.training.step import ALONE, Share, Stepper
 from onepiece.training.stopping import Validate, Validation
-
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """Which part of every batch this process takes; gradients are averaged over all."""
-
-    rank: int = 0
-    num_workers: int = 1
-
-
-ALONE = Share()
+from onepiece.training.throughput import Meter, Throughput
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +43,8 @@ class Progress:
     """Where rank 0 wrote it."""
     validation: Validation | None = None
     """What was measured after this step, if an epoch ended with it."""
+    throughput: Throughput | None = None
+    """How fast this worker is; None without a clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +61,8 @@ class Trained:
     """One an epoch measured; none without early stopping."""
     best: Validation | None
     """The one whose weights these are; None without early stopping."""
+    days: tuple[DayValidation, ...]
+    """One a day trained on by day, measured on the day after; only on rank 0."""
 
 
 def train(
@@ -82,14 +70,17 @@ def train(
     recipe: TrainingRecipe,
     *,
     validate: Validate | None = None,
+    next_day: NextDay | None = None,
     checkpoints: Path | None = None,
     resume_from: Path | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     share: Share = ALONE,
+    machine: Machine | None = None,
+    start_from: Bundle | None = None,
 ) -> Trained:
     """Trains a model from the start, or goes on from a checkpoint.
 
-    The same examples, recipe and number of workers give the same weights on one machine,
+    The same examples, recipe and number of workers give the same weights on one machine's CPU,
     interrupted or not.
 
     Args:
@@ -97,149 +88,94 @@ def train(
         recipe: How.
         validate: Measures a model on the validation examples; read if `recipe.stopping` is set,
             on rank 0.
+        next_day: Measures a model on the day after; read if batches come by day, on rank 0.
         checkpoints: Folder for checkpoints; None writes none. Only rank 0 writes.
         resume_from: One checkpoint to go on from; None takes the newest in `checkpoints`.
         on_progress: Called after each step.
         share: This worker's part; with several, `torch.distributed` must be initialised.
+        machine: Device and clock; None is the CPU without a clock.
+        start_from: Bundle whose weights are carried over to the vocabulary of `examples`; the
+            optimiser starts anew.
 
     Raises:
         TrainingDiverged: The loss is NaN or infinite.
         StorageFull: No room for a checkpoint; earlier ones are intact.
-        InvalidRecipe: The checkpoint is of another run, or stopping has nothing to go by.
+        InvalidRecipe: The checkpoint is of another run, `start_from` of another model, or stopping
+            has nothing to go by.
     """
-    run = _start(examples, recipe, validate=validate, share=share)
-    found = resume_from or (newest_checkpoint(checkpoints) if checkpoints else None)
-    if found is not None:
-        run.restore(found)
-    resumed_at = len(run.losses)
-    catalogue = recipe.losses.catalogue
-    sampler = NegativeSampler(examples.vocabulary, catalogue) if catalogue else None
-    rows = examples.rows(is_validation=False)
-    num_steps = steps_per_epoch(len(rows), recipe) * recipe.epochs
-    for step, batch_rows in batches(examples, rows, recipe, first_step=resumed_at):
-        if run.is_over():
-            break
-        set_learning_rate(run.optimiser, recipe.optimiser, step=step, num_steps=num_steps)
-        mine = batch_rows[share.rank :: share.num_workers]
-        loss = _step(
-            run.model,
-            run.optimiser,
-            examples,
-            mine,
-            recipe,
-            share=share,
-            step=step,
-            sampler=sampler,
-        )
-        run.losses.append(loss)
-        validation = run.validation_due(steps_per_epoch(len(rows), recipe))
-        written = None
-        is_due = checkpoints is not None and run.is_checkpoint_due(num_steps)
-        if checkpoints and is_due and share.rank == 0:
-            written = run.save(checkpoints)
-        on_progress(Progress(step + 1, num_steps, loss, is_due, written, validation))
-    return run.trained(resumed_at)
-
-
-@dataclass
-class _Run:
-    """A training under way: everything that a checkpoint holds."""
-
-    recipe: TrainingRecipe
-    share: Share
-    digest: str
-    model: Model
-    optimiser: torch.optim.Optimizer
-    validate: Validate | None
-    losses: list[float]
-    validations: list[Validation]
-    best_weights: Mapping[str, Tensor]
-    """Weights of the best epoch so far; empty before the first validation."""
-
-    def restore(self, folder: Path) -> None:
-        restored: Restored = load_checkpoint(
-            folder, model=self.model, optimiser=self.optimiser, run_digest=self.digest
-        )
-        self.losses = list(restored.place.losses)
-        self.validations = list(restored.place.validations)
-        self.best_weights = restored.best_weights
-        log.info("training goes on from a checkpoint", extra={"step": len(self.losses)})
-
-    def save(self, folder: Path) -> Path:
-        return save_checkpoint(
-            folder,
-            model=self.model,
-            optimiser=self.optimiser,
-            place=Place(len(self.losses), self.digest, tuple(self.losses), tuple(self.validations)),
-            best_weights=self.best_weights,
-        )
-
-    def is_over(self) -> bool:
-        recipe = self.recipe.stopping
-        return recipe is not None and stopping.is_over(self.validations, recipe)
-
-    def is_checkpoint_due(self, num_steps: int) -> bool:
-        done = len(self.losses)
-        is_regular = done % self.recipe.checkpoint_every_steps == 0
-        return is_regular or done == num_steps or self.is_over()
-
-    def validation_due(self, num_epoch_steps: int) -> Validation | None:
-        """Measures if the step just done ends an epoch to be measured."""
-        recipe, done = self.recipe.stopping, len(self.losses)
-        epoch, rest = divmod(done, num_epoch_steps)
-        if recipe is None or self.validate is None or rest:
-            return None
-        if not stopping.is_due(epoch, recipe, num_epochs=self.recipe.epochs):
-            return None
-        metrics = stopping.measure(
-            self.model,
-            self.validate,
-            metric=recipe.metric,
-            rank=self.share.rank,
-            num_workers=self.share.num_workers,
-        )
-        validation = Validation(epoch, done, metrics)
-        self.validations.append(validation)
-        if stopping.best_of(self.validations, recipe) is validation:
-            state = self.model.state_dict()
-            self.best_weights = {name: value.detach().clone() for name, value in state.items()}
-        log.info("epoch validated", extra={"epoch": epoch, recipe.metric: metrics[recipe.metric]})
-        return validation
-
-    def trained(self, resumed_at: int) -> Trained:
-        best = None
-        if self.recipe.stopping is not None:
-            self.model.load_state_dict(self.best_weights)
-            best = stopping.best_of(self.validations, self.recipe.stopping)
-        return Trained(
-            model=self.model.eval(),
-            losses=tuple(self.losses),
-            resumed_at=resumed_at,
-            validations=tuple(self.validations),
-            best=best,
-        )
-
-
-def _start(
-    examples: Examples, recipe: TrainingRecipe, *, validate: Validate | None, share: Share
-) -> _Run:
     if recipe.stopping is not None and validate is None:
         raise InvalidRecipe(
             f"stopping.metric is {recipe.stopping.metric} but nothing measures it; give "
             "`validate` a function, or leave out stopping"
         )
+    machine = machine or Machine()
     model = new_model(examples, recipe)
-    return _Run(
-        recipe=recipe,
-        share=share,
-        digest=run_digest(examples, recipe),
-        model=model,
-        optimiser=new_optimiser(model, recipe.optimiser),
-        validate=validate,
-        losses=[],
-        validations=[],
-        best_weights={},
+    if start_from is not None:
+        check_parent(start_from, recipe)
+        carry_over(model, start_from, vocabulary=examples.vocabulary)
+    model = model.to(machine.device)
+    optimiser = new_optimiser(model, recipe.optimiser)
+    digest = run_digest(examples, recipe, start_from)
+    run = Run(recipe, share, digest, model, optimiser)
+    found = resume_from or (newest_checkpoint(checkpoints) if checkpoints else None)
+    if found is not None:
+        run.restore(found)
+    resumed_at = len(run.losses)
+    rows = examples.rows(is_validation=False)
+    num_epoch_steps = steps_per_epoch(examples, rows, recipe)
+    num_steps = num_epoch_steps * recipe.epochs
+    ends = day_ends(examples, rows, recipe) if recipe.batch_order == "by_day" else {}
+    stepper = _stepper(run, examples, num_steps)
+    meter = Meter(model, machine, machine.clock) if machine.clock else None
+    order = batches(examples, rows, recipe, first_step=resumed_at)
+    prepared = prefetched(order, lambda batch: _parts(examples, batch, recipe, share))
+    for step, parts in meter.waits(prepared) if meter else prepared:
+        if run.is_over():
+            break
+        run.losses.append(stepper.take(parts, step=step))
+        throughput = meter.after_step(parts) if meter else None
+        validation = run.validate_if_due(validate, num_epoch_steps=num_epoch_steps)
+        run.measure_day_if_due(next_day, ends)
+        is_due = checkpoints is not None and run.is_checkpoint_due(num_steps)
+        written = run.save(checkpoints) if checkpoints and is_due and share.rank == 0 else None
+        on_progress(
+            Progress(step + 1, num_steps, run.losses[-1], is_due, written, validation, throughput)
+        )
+    best = run.best()
+    return Trained(
+        model=model.cpu().eval(),
+        losses=tuple(run.losses),
+        resumed_at=resumed_at,
+        validations=tuple(run.validations),
+        best=best,
+        days=tuple(run.days),
     )
+
+
+def _stepper(run: Run, examples: Examples, num_steps: int) -> Stepper:
+    catalogue = run.recipe.losses.catalogue
+    sampler = NegativeSampler(examples.vocabulary, catalogue) if catalogue else None
+    return Stepper(
+        model=run.model,
+        optimiser=run.optimiser,
+        recipe=run.recipe,
+        share=run.share,
+        num_steps=num_steps,
+        sampler=sampler,
+    )
+
+
+def _parts(
+    examples: Examples,
+    batch: tuple[int, NDArray[np.int64]],
+    recipe: TrainingRecipe,
+    share: Share,
+) -> tuple[int, list[ExampleBatch]]:
+    """Pads this worker's share of a batch, split into micro-batches; none if it has no share."""
+    step, rows = batch
+    mine = rows[share.rank :: share.num_workers]
+    parts = np.array_split(mine, recipe.num_micro_batches)
+    return step, [examples.batch(part) for part in parts if len(part)]
 
 
 def new_model(examples: Examples, recipe: TrainingRecipe) -> Model:
@@ -249,57 +185,9 @@ def new_model(examples: Examples, recipe: TrainingRecipe) -> Model:
         return build_model(recipe.model, context=recipe.context, vocabulary=examples.vocabulary)
 
 
-def run_digest(examples: Examples, recipe: TrainingRecipe) -> str:
+def run_digest(examples: Examples, recipe: TrainingRecipe, start_from: Bundle | None = None) -> str:
     """Names a training by what goes into it: 64 hexadecimal digits."""
     text = f"{examples.digest}\n{recipe.model_dump_json()}"
+    if start_from is not None:
+        text += f"\n{start_from.version}"
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _step(
-    model: Model,
-    optimiser: torch.optim.Optimizer,
-    examples: Examples,
-    rows: NDArray[np.int64],
-    recipe: TrainingRecipe,
-    *,
-    share: Share,
-    step: int,
-    sampler: NegativeSampler | None,
-) -> float:
-    """Takes one step and returns the loss before it."""
-    optimiser.zero_grad(set_to_none=False)
-    value = 0.0
-    if len(rows):
-        with torch.random.fork_rng(devices=[]):
-            # Dropout draws anew in each step, and the same again when a step is repeated.
-            seeds = np.random.SeedSequence([recipe.seed, step, share.rank])
-            torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0] >> 1))
-            loss = objective(model, examples.batch(rows), recipe.losses, sampler=sampler)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise TrainingDiverged(
-                f"the loss is {value} at step {step} with learning rate "
-                f"{recipe.optimiser.learning_rate}; lower optimiser.learning_rate or "
-                "optimiser.clip_norm, or look for features that are not finite"
-            )
-        loss.backward()  # type: ignore[no-untyped-call]
-    if share.num_workers > 1:
-        _average_gradients(model, share.num_workers)
-    nn.utils.clip_grad_norm_(model.parameters(), recipe.optimiser.clip_norm)
-    optimiser.step()
-    return value
-
-
-def _average_gradients(model: nn.Module, num_workers: int) -> None:
-    """Averages all gradients in one message; a parameter that had none counts as zeros."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    flat = torch.cat(
-        [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters]
-    )
-    torch.distributed.all_reduce(flat)
-    flat /= num_workers
-    start = 0
-    for parameter in parameters:
-        end = start + parameter.numel()
-        parameter.grad = flat[start:end].view_as(parameter)
-        start = end

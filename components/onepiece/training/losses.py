@@ -116,9 +116,9 @@ def item_to_user(
     is_positive_PB = torch.zeros_like(logits_PB, dtype=torch.bool)
     pair, other = same_PP.nonzero(as_tuple=True)
     is_positive_PB[pair, request_P[other]] = True
-    is_own_PB = torch.arange(len(users_BD))[None, :] == request_P[:, None]
+    is_own_PB = torch.arange(len(users_BD), device=request_P.device) == request_P[:, None]
     logits_PB = logits_PB.masked_fill(is_positive_PB & ~is_own_PB, _NEVER)
-    losses_P = -logits_PB.log_softmax(-1)[torch.arange(len(request_P)), request_P]
+    losses_P = -logits_PB.log_softmax(-1).gather(1, request_P[:, None]).squeeze(1)
     num_requests = positive_BN.any(-1).sum().clamp(min=1)
     return losses_P.sum() / num_requests
 

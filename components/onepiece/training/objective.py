@@ -7,10 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from onepiece.errors import InvalidRecipe
 from onepiece.models.inputs import candidate_tensors, context_tensors
-from onepiece.models.protocols import Model
+from onepiece.models.protocols import Model, PositionVectors, StepVectors
 from onepiece.models.vectors import VectorModel
-from onepiece.training.catalogue_objective import NegativeSampler, catalogue_loss
+from onepiece.training.catalogue_objective import (
+    NegativeSampler,
+    all_positions_loss,
+    catalogue_loss,
+)
 from onepiece.training.losses import (
     binary_cross_entropy,
     item_to_user,
@@ -18,7 +23,8 @@ from onepiece.training.losses import (
     user_to_item,
 )
 from onepiece.training.packed import ExampleBatch
-from onepiece.training.recipe import LossRecipe
+from onepiece.training.reasoning_objective import reasoning_loss
+from onepiece.training.recipe import CatalogueLossRecipe, LossRecipe
 from onepiece.training.spine import TASK_STAGE, Stage
 
 
@@ -38,29 +44,56 @@ def objective(
     Source:
         OnePiece (arXiv:2509.18091), Eq. 17 and 20; their weighted sum in one model is ours.
     """
-    encoding = model.encode_context(context_tensors(batch.context))
-    stages_BN = torch.from_numpy(batch.stages)
-    mask_BN = torch.from_numpy(batch.context.candidate_mask)
+    is_every_position = recipe.catalogue is not None and recipe.catalogue.positions == "all"
+    context = context_tensors(batch.context, device=model.device)
+    # Every position at once replaces the encoding of the last one.
+    encoding = None if is_every_position else model.encode_context(context)
+    stages_BN = torch.from_numpy(batch.stages).to(model.device)
+    mask_BN = torch.from_numpy(batch.context.candidate_mask).to(model.device)
     loss = stages_BN.new_zeros((), dtype=torch.float32)
     has_own_scores = not (recipe.catalogue and isinstance(model, VectorModel))
     if model.recipe.ranking_tasks and has_own_scores:
         loss = loss + _ranking(model, encoding, batch, stages_BN, mask_BN, recipe)
     if recipe.catalogue and sampler is not None and model.recipe.retrieval_tasks:
-        users_BKD = model.user_vectors(encoding)
-        positives = [_positives(stages_BN, task) & mask_BN for task in model.recipe.retrieval_tasks]
-        retrieval = catalogue_loss(
-            model,
-            users_BKD,
-            torch.from_numpy(batch.context.candidate_rows),
-            torch.stack(positives, dim=-1),
-            sampler,
-            recipe=recipe.catalogue,
+        retrieval = _catalogue(
+            model, encoding, batch, stages_BN, mask_BN, sampler, recipe.catalogue
         )
         loss = loss + recipe.retrieval_weight * retrieval
     elif model.recipe.retrieval_tasks and recipe.retrieval_weight:
         retrieval = _retrieval(model, encoding, batch, stages_BN, mask_BN, recipe)
         loss = loss + recipe.retrieval_weight * retrieval
     return loss
+
+
+def _catalogue(
+    model: Model,
+    encoding: Any,
+    batch: ExampleBatch,
+    stages_BN: Tensor,
+    mask_BN: Tensor,
+    sampler: NegativeSampler,
+    recipe: CatalogueLossRecipe,
+) -> Tensor:
+    rows_BN = torch.from_numpy(batch.context.candidate_rows).to(model.device)
+    tasks = model.recipe.retrieval_tasks
+    positive_BNK = torch.stack([_positives(stages_BN, task) & mask_BN for task in tasks], dim=-1)
+    if recipe.positions == "all":
+        if not (isinstance(model, VectorModel) and isinstance(model, PositionVectors)):
+            raise InvalidRecipe(
+                f"losses.catalogue.positions is all and the model is a {type(model).__name__}, "
+                "which gives no vector at every position; set it to last, or model.kind to "
+                "sasrec, hstu or gru4rec"
+            )
+        context = context_tensors(batch.context)
+        return all_positions_loss(
+            model, context, rows_BN, positive_BNK[..., 0], sampler, recipe=recipe
+        )
+    if recipe.reasoning is not None and isinstance(model, StepVectors):
+        return reasoning_loss(
+            model, encoding, rows_BN, positive_BNK[..., 0], sampler, recipe=recipe
+        )
+    users_BKD = model.user_vectors(encoding)
+    return catalogue_loss(model, users_BKD, rows_BN, positive_BNK, sampler, recipe=recipe)
 
 
 def _ranking(
@@ -72,7 +105,10 @@ def _ranking(
     recipe: LossRecipe,
 ) -> Tensor:
     candidates = candidate_tensors(
-        batch.context, group_size=model.recipe.group_size, seeds_B=batch.seeds
+        batch.context,
+        group_size=model.recipe.group_size,
+        seeds_B=batch.seeds,
+        device=model.device,
     )
     logits_BNK = model.score_candidates(encoding, candidates)
     loss = logits_BNK.new_zeros(())
@@ -96,7 +132,7 @@ def _retrieval(
     recipe: LossRecipe,
 ) -> Tensor:
     users_BKD = model.user_vectors(encoding)
-    rows_BN = torch.from_numpy(batch.context.candidate_rows)
+    rows_BN = torch.from_numpy(batch.context.candidate_rows).to(model.device)
     items_BND = model.item_vectors(rows_BN)
     loss = users_BKD.new_zeros(())
     for task, name in enumerate(model.recipe.retrieval_tasks):

@@ -15,6 +15,7 @@ from onepiece.context.builder import build_context
 from onepiece.context.request import CANDIDATE_FEATURES, Candidates, ContextRequest
 from onepiece.context.vocabulary import Vocabulary, build_vocabulary
 from onepiece.errors import InvalidDataset, InvalidRecipe
+from onepiece.events.schema import Event
 from onepiece.features.store import UNKNOWN_PROFILE
 from onepiece.training.examples import KEEP, request_seed
 from onepiece.training.packed import Example, write_examples
@@ -121,16 +122,10 @@ class _Maker:
 
     def examples(self, drafts: Sequence[_Draft]) -> Iterator[Example]:
         """Yields the examples of lists that are given in order of time."""
-        past, place, known_ms = Past(self._category_of, self._data.profiles), 0, 0
+        past, place = Past(self._category_of, self._data.profiles), 0
         for event in self._data.events():
-            if event.received_at_ms < known_ms:
-                raise InvalidDataset(
-                    f"event {event.event_id!r:.100} was received before the one in front of it; "
-                    "events must be in log order: import the data set again"
-                )
-            known_ms = event.received_at_ms
             # Nothing received at the list's own instant is known yet.
-            while place < len(drafts) and drafts[place].page.as_of_ms <= known_ms:
+            while place < len(drafts) and drafts[place].page.as_of_ms <= event.received_at_ms:
                 yield self._example(drafts[place], past)
                 place += 1
             if place == len(drafts):
@@ -192,12 +187,25 @@ class _Maker:
         return min(counts, key=lambda name: (-counts[name], name), default="")
 
 
+def _in_log_order(events: Iterator[Event]) -> Iterator[Event]:
+    """Yields events as they come; without their order, what is known at a list is not known."""
+    known_ms = 0
+    for event in events:
+        if event.received_at_ms < known_ms:
+            raise InvalidDataset(
+                f"event {event.event_id!r:.100} was received before the one in front of it; "
+                "events must be in log order: import the data set again"
+            )
+        known_ms = event.received_at_ms
+        yield event
+
+
 def _drafts(
     data: PageData, recipe: TrainingRecipe, pages: PageRecipe, counts: Counter[str]
 ) -> list[_Draft]:
     """Chooses lists, in order of time."""
     finder = SessionFinder(data.sessions, gap_minutes=pages.session_gap_minutes)
-    spine = build_spine(finder.noted(data.events()))
+    spine = build_spine(finder.noted(_in_log_order(data.events())))
     taken = [page for page in spine.pages if page.reached >= KEEP[recipe.examples.keep]]
     counts["num_lists"] = len(spine.pages)
     counts["num_lists_not_kept"] = len(spine.pages) - len(taken)

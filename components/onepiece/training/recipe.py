@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from onepiece.context.recipe import ContextRecipe
+from onepiece.models.rearec import ReaRecRecipe
 from onepiece.models.recipe import OnePieceRecipe
 from onepiece.models.registry import ModelRecipe
 from onepiece.models.vectors import VectorRecipe
@@ -54,6 +55,34 @@ class ExampleRecipe(BaseModel):
     )
 
 
+class EnsembleRecipe(BaseModel):
+    """ReaRec's ensemble loss, ERL."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["erl"] = Field("erl", description="Which loss this is; needs readout: mean.")
+    kl_weight: float = Field(
+        0.05, ge=0, le=1e3, description="How much steps are pushed apart, lambda."
+    )
+
+
+class ProgressiveRecipe(BaseModel):
+    """ReaRec's progressive loss, PRL."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["prl"] = Field("prl", description="Which loss this is; needs readout: last.")
+    base: float = Field(
+        5.0, ge=1, le=1e3, description="alpha: temperature of a step over that of the next."
+    )
+    contrast_weight: float = Field(
+        1.0, ge=0, le=1e3, description="Weight of telling disturbed steps apart, RCL; 0: none."
+    )
+    noise_std: float = Field(
+        0.01, ge=0, le=1e3, description="Standard deviation of the noise on a step's input."
+    )
+
+
 class CatalogueLossRecipe(BaseModel):
     """How user vectors are trained against items of the whole catalogue."""
 
@@ -89,6 +118,23 @@ class CatalogueLossRecipe(BaseModel):
     regularisation: float = Field(
         1.0, ge=0, le=1e3, description="Weight of the negatives' squared scores in bpr_max."
     )
+    positions: Literal["last", "all"] = Field(
+        "last",
+        description="last: each example's own targets; all: each item of its history as well, told "
+        "from those before it (sasrec, hstu, gru4rec; no anchors, no query).",
+    )
+    reasoning: EnsembleRecipe | ProgressiveRecipe | None = Field(
+        None, discriminator="kind", description="ReaRec's loss on all steps; softmax only."
+    )
+
+    @model_validator(mode="after")
+    def _reasoning_fits(self) -> Self:
+        if self.reasoning is not None and (self.kind != "softmax" or self.positions != "last"):
+            raise ValueError(
+                f"reasoning is {self.reasoning.kind} with kind {self.kind} and positions "
+                f"{self.positions}; it needs kind softmax and positions last"
+            )
+        return self
 
 
 class LossRecipe(BaseModel):
@@ -196,10 +242,22 @@ class TrainingRecipe(BaseModel):
     )
     epochs: int = Field(1, ge=1, le=1_000, description="Passes over the examples.")
     batch_size: int = Field(64, ge=1, le=65_536, description="Requests in a step.")
-    batch_order: Literal["random", "length_sorted"] = Field(
+    batch_order: Literal["random", "length_sorted", "by_day"] = Field(
         "random",
-        description="random, or requests of like length together, which pads less (batches are "
-        "still drawn at random).",
+        description="random; length_sorted: requests of like length together, which pads less "
+        "(batches are still drawn at random); by_day: one stream, day after day, each shuffled, "
+        "and the model is measured on the day after (the paper).",
+    )
+    num_micro_batches: int = Field(
+        1,
+        ge=1,
+        le=4_096,
+        description="Parts in which a worker takes its share of a batch, one after the other, to "
+        "save memory; their gradients add up.",
+    )
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="Of the forward pass; bfloat16 by autocast, weights and sums stay float32.",
     )
     checkpoint_every_steps: int = Field(
         200, ge=1, le=10_000_000, description="Steps between two checkpoints, in steps."
@@ -210,6 +268,37 @@ class TrainingRecipe(BaseModel):
         "count.",
     )
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of weights, draws and order.")
+
+    @model_validator(mode="after")
+    def _days_come_once(self) -> Self:
+        if self.batch_order == "by_day" and self.epochs != 1:
+            raise ValueError(
+                f"batch_order is by_day and epochs is {self.epochs}: a stream is read once; set "
+                "epochs to 1 or take another order"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _model_suits_the_loss(self) -> Self:
+        catalogue = self.losses.catalogue
+        if catalogue is None:
+            return self
+        if catalogue.positions == "all" and not isinstance(self.model, VectorRecipe):
+            raise ValueError(
+                f"losses.catalogue.positions is all and model.kind is {self.model.kind}, which has "
+                "no vector at every position; set it to last, or model.kind to sasrec, hstu or "
+                "gru4rec"
+            )
+        reasoning = catalogue.reasoning
+        if reasoning is None:
+            return self
+        readout = "mean" if reasoning.kind == "erl" else "last"
+        if not isinstance(self.model, ReaRecRecipe) or self.model.readout != readout:
+            raise ValueError(
+                f"losses.catalogue.reasoning is {reasoning.kind} and model is {self.model!r}; "
+                f"give model kind rearec with readout {readout}, or no reasoning loss"
+            )
+        return self
 
     @model_validator(mode="after")
     def _something_is_learned(self) -> Self:

@@ -67,7 +67,7 @@ def measure(
                 "name one of these, or build examples with more validation days"
             )
     if num_workers > 1:
-        value = torch.tensor(metrics.get(metric, 0.0), dtype=torch.float64)
+        value = torch.tensor(metrics.get(metric, 0.0), dtype=torch.float64, device=model.device)
         torch.distributed.broadcast(value, src=0)
         metrics[metric] = float(value)
     return metrics

@@ -24,10 +24,35 @@ def test_rows_after_the_last_clickout_of_a_session_are_left_out(source_of, impor
     assert max(event.at_ms for event in shop.events if event.at_ms < 1541600000000) == 1541500020000
 
 
-def test_two_equal_interactions_of_one_second_are_two_clicks(source_of, imported):
+def test_two_equal_interactions_of_one_second_are_two_clicks_in_the_order_of_steps(
+    source_of, imported
+):
     events = imported("trivago", source_of("trivago")).events
 
-    assert [event.item_id for event in events if event.at_ms == 1541500010000] == ["11", "11"]
+    first = [event for event in events if event.at_ms // 1_000 == 1541500010]
+    assert [(event.item_id, event.at_ms % 1_000) for event in first] == [("11", 0), ("11", 1)]
+
+
+def test_a_list_names_its_session_and_when_that_began(source_of, imported):
+    shop = imported("trivago", source_of("trivago"))
+
+    first, second = pq.read_table(shop.out / "sessions.parquet").to_pylist()
+
+    assert (first["session_id"], first["started_at_ms"]) == ("s1", 1541500000000)
+    assert (second["session_id"], second["started_at_ms"]) == ("s2", 1541600000000)
+    exposures = [event.request_id for event in shop.events if event.kind == "exposure"]
+    assert exposures == [first["request_id"], second["request_id"]]
+
+
+def test_what_was_looked_at_in_the_second_of_a_clickout_is_before_it(source_of, imported, edit):
+    source = source_of("trivago")
+    edit(source / "train.csv", "U1,s1,1541500020,4", "U1,s1,1541500010,4")
+
+    events = imported("trivago", source).events
+
+    (exposure,) = [e for e in events if e.kind == "exposure" and e.user_id == "U1"][:1]
+    looked = [e for e in events if e.at_ms < exposure.at_ms and e.user_id == "U1"]
+    assert [event.item_id for event in looked] == ["11", "11"]
 
 
 def test_a_session_without_a_clickout_is_kept(source_of, imported):

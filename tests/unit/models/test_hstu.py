@@ -11,7 +11,8 @@ from torch.nn.functional import layer_norm, linear, silu
 from onepiece.context.batching import collate
 from onepiece.context.builder import TOKEN_FEATURES, Context, TokenKind
 from onepiece.context.recipe import ContextRecipe
-from onepiece.context.vocabulary import Vocabulary
+from onepiece.context.vocabulary import UNKNOWN_ROW, Vocabulary
+from onepiece.errors import InvalidInput
 from onepiece.models.hstu import Hstu, HstuRecipe
 from onepiece.models.inputs import context_tensors
 
@@ -113,3 +114,39 @@ def test_vectors_of_items_are_unit_vectors(model: Hstu) -> None:
     vectors_ND = model.item_vectors(torch.arange(2, 12))
 
     torch.testing.assert_close(vectors_ND.norm(dim=-1), torch.ones(10))
+
+
+def _session(context: Context, ages_days: list[float]) -> Context:
+    """History alone, and no query."""
+    aged = _aged(context, ages_days)
+    return replace(aged, query_row=UNKNOWN_ROW, word_rows=np.zeros(0, dtype=np.int64))
+
+
+def test_a_position_gives_what_a_request_at_the_next_events_time_gives(
+    model: Hstu, make_context: Callable[..., Context]
+) -> None:
+    ages_days = [40.0, 31.0, 7.5, 7.0, 0.2]
+    context = _session(make_context(3), ages_days)
+    names = ("item_rows", "kinds", "positions", "actions", "token_features")
+
+    with torch.inference_mode():
+        positions = model.position_vectors(context_tensors(collate([context])))
+
+    for size, now_days in enumerate([*ages_days, 0.0]):
+        cut = replace(context, **{name: getattr(context, name)[:size] for name in names})
+        then = _aged(cut, [age - now_days for age in ages_days[:size]])
+        torch.testing.assert_close(
+            positions.vectors_BSD[0, size], _vector(model, then), atol=1e-4, rtol=1e-4
+        )
+
+
+def test_every_position_is_refused_where_it_would_know_of_the_request(
+    model: Hstu, make_context: Callable[..., Context]
+) -> None:
+    anchored = replace(make_context(3), query_row=UNKNOWN_ROW, word_rows=np.zeros(0, dtype="i8"))
+    asked = replace(_session(make_context(3, num_history=1), [1.0]), query_row=2)
+
+    with pytest.raises(InvalidInput, match="4 anchor tokens and 0 queries"):
+        model.position_vectors(context_tensors(collate([anchored])))
+    with pytest.raises(InvalidInput, match="0 anchor tokens and 1 queries"):
+        model.position_vectors(context_tensors(collate([asked])))

@@ -11,7 +11,7 @@ from torch.nn.functional import layer_norm, linear
 from onepiece.context.batching import collate
 from onepiece.context.builder import Context, TokenKind
 from onepiece.context.recipe import ContextRecipe
-from onepiece.context.vocabulary import Vocabulary
+from onepiece.context.vocabulary import UNKNOWN_ROW, Vocabulary
 from onepiece.models.inputs import candidate_tensors, context_tensors
 from onepiece.models.sasrec import SasRec, SasRecRecipe
 
@@ -138,3 +138,23 @@ def test_dropout_is_for_training_only(model: SasRec, make_context: Callable[...,
 
     assert torch.equal(again, settled)
     assert not torch.allclose(_vectors(model, context), settled)
+
+
+def test_a_position_gives_what_its_own_request_gives_but_for_the_shift_of_positions(
+    model: SasRec, make_context: Callable[..., Context]
+) -> None:
+    context = _only_history(make_context(8))
+    context = replace(context, query_row=UNKNOWN_ROW, word_rows=np.zeros(0, dtype=np.int64))
+    names = ("item_rows", "kinds", "positions", "actions", "token_features")
+    table = model.positions.weight.detach().clone()
+
+    with torch.inference_mode():
+        vectors_SD = model.position_vectors(context_tensors(collate([context]))).vectors_BSD[0]
+
+    for size in range(6):
+        cut = replace(context, **{name: getattr(context, name)[:size] for name in names})
+        # In the whole sequence the newest token of the cut one has this many tokens behind it.
+        model.positions.weight.data = table.roll(size - 5, dims=0)
+        torch.testing.assert_close(vectors_SD[size], _vectors(model, cut)[0])
+        model.positions.weight.data = table
+        assert torch.allclose(vectors_SD[size], _vectors(model, cut)[0]) == (size == 5)

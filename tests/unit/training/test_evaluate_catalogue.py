@@ -30,7 +30,8 @@ def _batch(targets: list[list[int]], seen: list[list[int]]) -> ExampleBatch:
     )
     stages = np.where(rows != 0, 2, 0)
     users = np.arange(size) + 10
-    return ExampleBatch(context, stages, np.zeros(size, np.int64), users, padded(seen))
+    none = np.zeros(size, np.int64)
+    return ExampleBatch(context, stages, none, users, seen_rows=padded(seen), num_missed=none)
 
 
 SCORES = np.array([[0.9, 0.8, 0.7, 0.6], [0.5, 0.5, 0.1, 0.9]], dtype=np.float32)

@@ -283,8 +283,8 @@ def test_own_items_go_first_by_count_then_recency_then_what_is_popular(folders):
 
 
 def test_a_part_without_receipts_is_named():
-    with pytest.raises(InvalidDataset, match="days 30 to 30, which are for test"):
-        choose(make_recipe(test_first_day=30))
+    with pytest.raises(InvalidDataset, match="days 8 to 8, which are for test"):
+        choose(make_recipe(test_first_day=8))
 
 
 def test_a_recipe_without_intents_is_refused(tmp_path):

@@ -16,7 +16,9 @@ RECIPES = Path(__file__).parents[3] / "ray_jobs" / "recipes"
 
 PATHS = sorted(RECIPES.glob("*.yaml"))
 OF_FEEDS = [path for path in PATHS if read_recipe(path, TrainingRecipe).feed]
-OF_PAGES = [path for path in PATHS if path not in OF_FEEDS]
+OF_LISTS = [path for path in PATHS if read_recipe(path, TrainingRecipe).pages]
+"""Trained in test_page_examples.py."""
+OF_PAGES = [path for path in PATHS if path not in (*OF_FEEDS, *OF_LISTS)]
 
 
 @pytest.mark.parametrize("path", OF_PAGES, ids=lambda path: path.stem)
