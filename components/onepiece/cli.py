@@ -22,6 +22,7 @@ STAGES: dict[str, str] = {
     "index": "build and check the index of item vectors",
     "serving": "serve Retrieve, PreRank and Recommend over REST and gRPC",
     "experiment": "assign users to arms and report what the arms changed",
+    "simulation": "train models where demand is planted and the optimum is known",
 }
 TOOLS: dict[str, str] = {
     "demo": "onepiece.simulation.commands",

@@ -1,4 +1,4 @@
-"""The command `onepiece demo`."""
+"""The command `onepiece demo`, and the verbs of `onepiece simulation`."""
 
 import argparse
 import sys
@@ -42,6 +42,68 @@ def add_command(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]
     )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.set_defaults(run=_demo)
+
+
+def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Registers `planted`."""
+    summary = "train models in planted worlds, whose best possible ranking is known exactly"
+    planted = subparsers.add_parser(
+        "planted",
+        help=summary,
+        description=summary.capitalize() + "; show which mechanism pays where, and print a table "
+        "of the part of the optimum that each reaches.",
+        epilog="example: onepiece simulation planted --worlds set,null "
+        "--variants=onepiece,-visibility --out runs/planted",
+    )
+    planted.add_argument("--worlds", help="names, comma-separated (default: all)")
+    planted.add_argument(
+        "--variants", help="names, comma-separated (default: those meant for each world)"
+    )
+    planted.add_argument(
+        "--seeds", type=int, default=1, help="number of seeds, from 0 on (default %(default)s)"
+    )
+    planted.add_argument("--out", type=Path, help="new folder for table, JSON and picture")
+    planted.add_argument("--threads", type=int, default=1, help="threads of torch (default: 1)")
+    planted.add_argument("--json", action="store_true", help="print every cell as JSON")
+    planted.set_defaults(run=_planted)
+
+
+def _planted(args: argparse.Namespace) -> int:
+    import torch
+    from tqdm import tqdm
+
+    from onepiece.errors import InvalidInput
+    from onepiece.simulation.planted import (
+        WORLDS,
+        Budget,
+        Cell,
+        find_variants,
+        find_worlds,
+        run,
+    )
+    from onepiece.simulation.planted_report import document, render, save
+    from onepiece.training.fit import check_output
+
+    if args.seeds < 1:
+        raise InvalidInput(f"--seeds is {args.seeds}; give the number of seeds, at least 1")
+    worlds = find_worlds(args.worlds.split(",")) if args.worlds else list(WORLDS)
+    variants = find_variants(args.variants.split(",")) if args.variants else None
+    if args.out:
+        check_output(args.out)
+    torch.set_num_threads(args.threads)
+    budget, seeds = Budget(), range(args.seeds)
+    with tqdm(unit="training", file=sys.stderr, desc="planted") as bar:
+
+        def show(cell: Cell) -> None:
+            told = f"{cell.world} seed {cell.seed}: {cell.variant} {100 * cell.gain.share:.1f}%"
+            bar.write(told, file=sys.stderr)
+            bar.update()
+
+        cells = run(worlds, variants, seeds=seeds, budget=budget, on_cell=show)
+    if args.out:
+        save(args.out, cells, budget)
+    sys.stdout.write(document(cells, budget) if args.json else render(cells))
+    return 0
 
 
 def _demo(args: argparse.Namespace) -> int:
