@@ -45,7 +45,7 @@ FEATURES: tuple[str, ...] = (
 
 
 class ConventionalRecipe(BaseModel):
-    """How LambdaRank is trained; compared on trivago's validation sessions, never on the test."""
+    """How LambdaRank is trained; chosen here, untuned, never on the test."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
