@@ -84,7 +84,8 @@ class OnePiece(Model):
         rows_BSD = self.tokens.context(context)
         attributes_BTA = self._attributes_of(context.item_rows_BT)
         attributes_BSA = nn.functional.pad(attributes_BTA, (0, 0, 0, NUM_DESCRIPTORS))
-        mask_BS = nn.functional.pad(context.kinds_BT != 0, (0, NUM_DESCRIPTORS), value=True)
+        seen_BT = self._seen_tokens(context.kinds_BT)
+        mask_BS = nn.functional.pad(seen_BT, (0, NUM_DESCRIPTORS), value=True)
         segments_BS = _segments(context.kinds_BT)
         is_causal = self.recipe.attention == "causal"
         encoded = self.backbone.encode(
@@ -95,7 +96,17 @@ class OnePiece(Model):
             num_read=self.recipe.retrieval_block_size,
             visible_SS=causal_mask(rows_BSD.shape[1]) if is_causal else None,
         )
-        return ContextEncoding(context.item_rows_BT, rows_BSD, attributes_BSA, segments_BS, encoded)
+        seen_rows_BT = context.item_rows_BT * seen_BT
+        return ContextEncoding(seen_rows_BT, rows_BSD, attributes_BSA, segments_BS, encoded)
+
+    def _seen_tokens(self, kinds_BT: Tensor) -> Tensor:
+        """Says which tokens are seen: (B, T); in training, some requests' anchors are not."""
+        is_token_BT = kinds_BT != 0
+        share = self.recipe.anchor_mask_share
+        if not self.training or not share:
+            return is_token_BT
+        hides_B1 = torch.rand(len(kinds_BT), 1, device=kinds_BT.device) < share
+        return is_token_BT & ~(hides_B1 & (kinds_BT > TokenKind.MEMORY))
 
     def user_vectors(self, encoding: ContextEncoding) -> Tensor:
         """Returns (B, K, D), one vector a retrieval task; the last is the query of the search.

@@ -44,6 +44,13 @@ class OnePieceRecipe(BaseModel):
         description="Share of history tokens that hide their action, and the counts that tell it, "
         "in training (onepiece.md 8.6).",
     )
+    anchor_mask_share: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share of requests whose anchors are hidden in training, so that the history "
+        "is learned from as well (ours).",
+    )
     has_match_bias: bool = Field(
         True, description="Whether a logit rises where key and query share an attribute."
     )

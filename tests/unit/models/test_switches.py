@@ -281,3 +281,21 @@ def test_switches_without_new_weights_leave_the_others_as_they_were_drawn(
     shared = plain.keys() & switched.keys()
     assert "ranking.scores.2.3.weight" in shared
     assert all(torch.equal(plain[name], switched[name]) for name in shared)
+
+
+def test_hidden_anchors_are_hidden_from_the_user_in_training_alone(make_model, make_context):
+    context = context_tensors(collate([make_context(1)]))
+    no_anchors = context_tensors(collate([make_context(1)]))
+    is_anchor_BT = no_anchors.kinds_BT > TokenKind.MEMORY
+    no_anchors.item_rows_BT[is_anchor_BT] = no_anchors.kinds_BT[is_anchor_BT] = 0
+    model = make_model(anchor_mask_share=1 - 1e-7)
+
+    def vectors(tensors):
+        return model.user_vectors(model.encode_context(tensors))
+
+    with_anchors, without = vectors(context), vectors(no_anchors)
+    model.train()
+    hidden = vectors(context)
+
+    torch.testing.assert_close(hidden, without)
+    assert not torch.allclose(with_anchors, hidden)
