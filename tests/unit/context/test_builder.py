@@ -16,7 +16,7 @@ from onepiece.context.builder import (
     build_context,
 )
 from onepiece.context.recipe import ContextRecipe
-from onepiece.context.request import Candidates
+from onepiece.context.request import CANDIDATE_FEATURES, Candidates
 from onepiece.errors import InvalidRequest
 from onepiece.events.anchors import Anchors
 from onepiece.events.interactions import Interactions
@@ -272,7 +272,7 @@ def test_a_request_about_which_nothing_is_known_has_no_tokens(shop):
 
     assert context.item_rows.shape == (0,)
     assert context.token_features.shape == (0, len(TOKEN_FEATURES))
-    assert context.candidate_features.shape == (0, 6)
+    assert context.candidate_features.shape == (0, len(CANDIDATE_FEATURES))
 
 
 def test_the_situation_tells_hour_weekday_and_amounts(shop):
@@ -323,9 +323,10 @@ def test_only_the_first_words_of_a_query_are_read(shop):
 
 
 def test_candidate_features_of_another_shape_are_refused(shop):
-    request = replace(shop.request(), candidates=Candidates(("a",), np.zeros((2, 6), np.float32)))
+    features = np.zeros((2, len(CANDIDATE_FEATURES)), np.float32)
+    request = replace(shop.request(), candidates=Candidates(("a",), features))
 
-    with pytest.raises(InvalidRequest, match=r"\(2, 6\).*\(1, 6\)"):
+    with pytest.raises(InvalidRequest, match=r"\(2, (\d+)\).*\(1, \1\)"):
         build_context(request, RECIPE, shop.vocabulary())
 
 

@@ -260,7 +260,7 @@ def _area_after_training(
 ) -> float:
     """AUC on requests never trained on."""
     optimiser = torch.optim.Adam(model.parameters(), lr=3e-3)
-    for step in range(100):
+    for step in range(150):
         context, candidates, labels_BN = _drawn(vocabulary, step, 64)
         loss = binary_cross_entropy_with_logits(score(context, candidates), labels_BN.float())
         optimiser.zero_grad()
