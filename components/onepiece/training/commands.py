@@ -5,14 +5,15 @@ import json
 import sys
 from pathlib import Path
 
-from onepiece.training import compare_commands, example_commands
+from onepiece.training import ablation_commands, compare_commands, example_commands
 
 
 def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Registers the verbs that build examples, `run`, `evaluate`, `compare` and `floors`."""
+    """Registers all verbs, from those that build examples to those that measure models."""
     example_commands.add_commands(subparsers)
     _add_run(subparsers)
     compare_commands.add_commands(subparsers)
+    ablation_commands.add_commands(subparsers)
     _add_floors(subparsers)
 
 
