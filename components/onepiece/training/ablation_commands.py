@@ -49,6 +49,7 @@ def _ablate(args: argparse.Namespace) -> int:
     from onepiece.training.ablations import ablated
     from onepiece.training.compare import compare
     from onepiece.training.compare_report import write_report
+    from onepiece.training.loop import Progress
     from onepiece.training.recipe import TrainingRecipe
 
     torch.set_num_threads(args.threads)
@@ -58,13 +59,18 @@ def _ablate(args: argparse.Namespace) -> int:
         pairs, base, data=args.data, test=args.test, source=args.source, out=args.out
     )
     with tqdm(unit="step", file=sys.stderr) as bar:
+
+        def show(progress: Progress) -> None:
+            bar.set_postfix(loss=f"{progress.loss:.3f}", refresh=False)
+            bar.update()
+
         outcomes = compare(
             contenders,
             floors={},
             seeds=range(args.seeds),
             out=args.out,
             on_run=lambda name, seed: bar.set_description(f"{name}, seed {seed}"),
-            on_progress=lambda progress: bar.update(),
+            on_progress=show,
         )
     rows = [row for row, _ in pairs]
     write_report(outcomes, args.out)
