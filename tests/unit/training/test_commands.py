@@ -135,3 +135,23 @@ def test_a_device_that_is_not_there_is_refused(
 
     with pytest.raises(InvalidInput, match="give auto, cpu or cuda"):
         _run(["run", *places, "--device", "tpu"])
+
+
+def test_ablate_trains_each_row_and_goes_on_where_it_stopped(
+    repository: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny = repository / "ray_jobs" / "recipes" / "tiny.yaml"
+    given = ["--recipe", str(tiny), "--data", str(data), "--test", str(data), "--seeds", "1"]
+    ablate = ["ablate", "--table", "table6", *given, "--out", str(tmp_path / "out"), "--json"]
+
+    assert _run([*ablate, "--rows", "C = 1"]) == 0
+    trained_ns = (tmp_path / "out" / "bundles" / "c-1-seed0").stat().st_mtime_ns
+    capsys.readouterr()
+    assert _run([*ablate, "--rows", "C = 1", "C = 12"]) == 0
+
+    lines = json.loads(capsys.readouterr().out)
+    assert [line["row"] for line in lines] == ["C = 1", "C = 12"]
+    assert lines[0]["figures"]["C-AUC"]["metric"] == "auc_click"
+    assert lines[1]["figures"]["C-AUC"]["is_alike"] in (True, False)
+    assert (tmp_path / "out" / "bundles" / "c-1-seed0").stat().st_mtime_ns == trained_ns
+    assert "| C = 12 | 0.927 |" in (tmp_path / "out" / "ablation.md").read_text()
