@@ -3,8 +3,14 @@
 import argparse
 import json
 import sys
+from collections import Counter
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from onepiece.training.recipe import TrainingRecipe
 
 
 def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -149,68 +155,57 @@ def _examples(args: argparse.Namespace) -> int:
 
 
 def _feed_examples(args: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
     from onepiece.datasets.catalogue_file import read_catalogue
     from onepiece.datasets.event_files import read_imported_events
-    from onepiece.parsing import read_recipe
     from onepiece.training.feed_examples import build_feed_examples
-    from onepiece.training.recipe import TrainingRecipe
 
-    with tqdm(unit="example", file=sys.stderr, desc="examples") as bar:
-        counts = build_feed_examples(
-            read_imported_events(args.events),
-            read_catalogue(args.events / "catalogue.parquet"),
-            read_recipe(args.recipe, TrainingRecipe),
-            args.out,
-            test_out=args.test_out,
-            on_progress=lambda: bar.update(),
+    def build(recipe: "TrainingRecipe", on_progress: Callable[[], object]) -> Counter[str]:
+        events = read_imported_events(args.events)
+        catalogue = read_catalogue(args.events / "catalogue.parquet")
+        return build_feed_examples(
+            events, catalogue, recipe, args.out, test_out=args.test_out, on_progress=on_progress
         )
-    if args.json:
-        sys.stdout.write(json.dumps(dict(sorted(counts.items()))) + "\n")
-    else:
-        sys.stdout.writelines(f"{name:40} {counts[name]:>12,}\n" for name in sorted(counts))
-    return 0
+
+    return _build_and_count(build, args)
 
 
 def _page_examples(args: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
-    from onepiece.parsing import read_recipe
     from onepiece.training.page_data import read_page_data
     from onepiece.training.page_examples import build_page_examples
-    from onepiece.training.recipe import TrainingRecipe
 
-    with tqdm(unit="example", file=sys.stderr, desc="examples") as bar:
-        counts = build_page_examples(
-            read_page_data(args.events),
-            read_recipe(args.recipe, TrainingRecipe),
-            args.out,
-            test_out=args.test_out,
-            on_progress=lambda: bar.update(),
+    def build(recipe: "TrainingRecipe", on_progress: Callable[[], object]) -> Counter[str]:
+        data = read_page_data(args.events)
+        return build_page_examples(
+            data, recipe, args.out, test_out=args.test_out, on_progress=on_progress
         )
-    if args.json:
-        sys.stdout.write(json.dumps(dict(sorted(counts.items()))) + "\n")
-    else:
-        sys.stdout.writelines(f"{name:40} {counts[name]:>12,}\n" for name in sorted(counts))
-    return 0
+
+    return _build_and_count(build, args)
 
 
 def _intent_examples(args: argparse.Namespace) -> int:
+    from onepiece.training.journey import build_journey_examples
+
+    def build(recipe: "TrainingRecipe", on_progress: Callable[[], object]) -> Counter[str]:
+        return build_journey_examples(
+            args.source, recipe, args.out, test_out=args.test_out, on_progress=on_progress
+        )
+
+    return _build_and_count(build, args)
+
+
+def _build_and_count(
+    build: "Callable[[TrainingRecipe, Callable[[], object]], Counter[str]]",
+    args: argparse.Namespace,
+) -> int:
+    """Builds with a bar on stderr, and prints the counts."""
     from tqdm import tqdm
 
     from onepiece.parsing import read_recipe
-    from onepiece.training.journey import build_journey_examples
     from onepiece.training.recipe import TrainingRecipe
 
-    with tqdm(unit="intent", file=sys.stderr, desc="intents") as bar:
-        counts = build_journey_examples(
-            args.source,
-            read_recipe(args.recipe, TrainingRecipe),
-            args.out,
-            test_out=args.test_out,
-            on_progress=lambda: bar.update(),
-        )
+    recipe = read_recipe(args.recipe, TrainingRecipe)
+    with tqdm(unit="example", file=sys.stderr, desc="examples") as bar:
+        counts = build(recipe, bar.update)
     if args.json:
         sys.stdout.write(json.dumps(dict(sorted(counts.items()))) + "\n")
     else:
