@@ -1,12 +1,12 @@
 """The contenders of an ablation: one a row, with examples of its own where its context differs."""
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from onepiece.errors import InvalidInput
 from onepiece.training.ablations import Row
 from onepiece.training.compare import Contender
+from onepiece.training.compare_data import examples_folders
 from onepiece.training.journey import build_journey_examples
 from onepiece.training.recipe import TrainingRecipe
 
@@ -44,7 +44,7 @@ def contenders_of_rows(
     for row, recipe in rows:
         folders = (data, test)
         if recipe.context != base.context:
-            folders = _built(recipe, source, out / "examples")
+            folders = _built(recipe, source, out)
         contenders.append(Contender(slug(row.name), recipe, *folders))
     return contenders
 
@@ -55,12 +55,11 @@ def slug(name: str) -> str:
     return "-".join(kept.split())
 
 
-def _built(recipe: TrainingRecipe, source: Path | None, folder: Path) -> tuple[Path, Path]:
+def _built(recipe: TrainingRecipe, source: Path | None, out: Path) -> tuple[Path, Path]:
     """Builds the examples of a row's context, unless an earlier row had the same."""
     assert recipe.intents is not None  # noqa: S101 - checked by the caller
     parts = (recipe.context.model_dump_json(), recipe.intents.model_dump_json())
-    digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
-    data, test = folder / digest, folder / f"{digest}-test"
+    data, test = examples_folders(out, parts)
     if not (data.is_dir() and test.is_dir()):
         build_journey_examples(source, recipe, data, test_out=test)
     return data, test

@@ -1,7 +1,7 @@
 """What a comparison is made on: recipes by name, and examples built once for each context."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -85,13 +85,12 @@ def _with_examples(name: str, recipe: TrainingRecipe, events: Path, out: Path) -
             f"recipe {name} has no part `feed`, and --events is a feed; add one, or build examples "
             "and give them as --data and --test"
         )
-    parts: Mapping[str, str] = {
-        "context": recipe.context.model_dump_json(),
-        "feed": recipe.feed.model_dump_json(),
-        "seed": str(recipe.seed),
-    }
-    digest = hashlib.sha256("\n".join(parts.values()).encode()).hexdigest()[:12]
-    data, test = out / "examples" / digest, out / "examples" / f"{digest}-test"
+    parts = (
+        recipe.context.model_dump_json(),
+        recipe.feed.model_dump_json(),
+        str(recipe.seed),
+    )
+    data, test = examples_folders(out, parts)
     if not (data.is_dir() and test.is_dir()):
         build_feed_examples(
             read_imported_events(events),
@@ -101,3 +100,9 @@ def _with_examples(name: str, recipe: TrainingRecipe, events: Path, out: Path) -
             test_out=test,
         )
     return Contender(name, recipe, data, test)
+
+
+def examples_folders(out: Path, parts: Sequence[str]) -> tuple[Path, Path]:
+    """Names the folders of examples and of their test by what they are built from."""
+    digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+    return out / "examples" / digest, out / "examples" / f"{digest}-test"
