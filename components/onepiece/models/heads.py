@@ -1,7 +1,7 @@
 """The two heads of OnePiece: they read user vectors and logits from the reasoning blocks."""
 
-# Shape suffixes: B = requests, T = tokens, D = width, E = width of a recognition code,
-#                 G = groups, M = rows of a block, K = blocks in, tasks out.
+# Shape suffixes: B = requests, T = tokens, D = width, G = groups,
+#                 M = rows of a block, K = blocks in, tasks out.
 
 import torch
 from torch import Tensor, nn
@@ -30,18 +30,16 @@ class RetrievalHead(nn.Module):
             nn.Linear(2 * recipe.width, recipe.width),
         )
 
-    def recall(self, users_BKD: Tensor, tokens_BTD: Tensor, codes_BTE: Tensor) -> Tensor:
-        """Adds up the codes of the tokens, each as much as the user vector asks for it: (B, K, E).
+    def recall(self, users_BKD: Tensor, tokens_BTD: Tensor) -> Tensor:
+        """Says how much each user vector asks for the item of each token: (B, K, T), above 0.
 
         Weights are not normalised: who buys ten items again and again wants each of them as
-        much as one who buys a single one. An item's code is nearly orthogonal to the others, so
-        its inner product with the sum is about its own weight.
+        much as one who buys a single one.
         """
         keys_BTD = self.recall_key(tokens_BTD)
         scale = keys_BTD.shape[-1] ** -0.5
         logits_BKT = scale * self.recall_query(users_BKD) @ keys_BTD.transpose(1, 2)
-        recalled_BKE: Tensor = nn.functional.softplus(logits_BKT + self.recall_bias) @ codes_BTE
-        return recalled_BKE
+        return nn.functional.softplus(logits_BKT + self.recall_bias)
 
     def user(self, blocks_BKMD: Tensor) -> Tensor:
         """Averages the normalised rows of each task's block: (B, K, D)."""

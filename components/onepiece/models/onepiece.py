@@ -18,7 +18,7 @@ from onepiece.models.heads import RankingHead, RetrievalHead
 from onepiece.models.inputs import CandidateTensors, ContextTensors
 from onepiece.models.masks import alone_mask, causal_mask, literal_mask
 from onepiece.models.norms import Segment
-from onepiece.models.protocols import Model
+from onepiece.models.protocols import Model, Recalled, Users
 from onepiece.models.reasoning import reason
 from onepiece.models.recipe import OnePieceRecipe
 from onepiece.models.recognition import recognition_codes
@@ -109,7 +109,11 @@ class OnePiece(Model):
         return is_token_BT & ~(hides_B1 & (kinds_BT > TokenKind.MEMORY))
 
     def user_vectors(self, encoding: ContextEncoding) -> Tensor:
-        """Returns (B, K, D), one vector a retrieval task; the last is the query of the search.
+        """Returns (B, K, D + E), one vector a retrieval task; see `users`."""
+        return self.users(encoding).vectors_BKD
+
+    def users(self, encoding: ContextEncoding) -> Users:
+        """Gives one vector a retrieval task, the last for the search, and the items recalled.
 
         r_k = mean over the block of LN(B_k); the block is the user and the query token, or the
         query token alone.
@@ -137,12 +141,15 @@ class OnePiece(Model):
             earlier=[None] * self.recipe.num_layers,
         )
         users_BKD: Tensor = self.retrieval.user(blocks_BKGMD[:, :, 0])
-        if self.recipe.recognition_width:
-            num_tokens = encoding.item_rows_BT.shape[1]
-            tokens_BTD, rows_BT = encoding.rows_BSD[:, :num_tokens], encoding.item_rows_BT
-            recalled_BKE = self.retrieval.recall(users_BKD, tokens_BTD, self._codes(rows_BT))
-            users_BKD = torch.cat([users_BKD, recalled_BKE], dim=-1)
-        return users_BKD
+        if not self.recipe.recognition_width:
+            return Users(users_BKD)
+        rows_BT = encoding.item_rows_BT
+        weights_BKT = self.retrieval.recall(users_BKD, encoding.rows_BSD[:, : rows_BT.shape[1]])
+        codes_BTE = self._codes(rows_BT)
+        return Users(
+            torch.cat([users_BKD, weights_BKT @ codes_BTE], dim=-1),
+            Recalled(rows_BT, weights_BKT, code_width=codes_BTE.shape[-1]),
+        )
 
     def item_vectors(self, item_rows_N: Tensor) -> Tensor:
         """Returns (N, D): the item tower, which reads the item alone, and the item's code."""

@@ -5,7 +5,8 @@ the context, so a model that has both (OnePiece) encodes a request once for both
 """
 
 # Shape suffixes: B = requests, K = reasoning steps or vectors a user, D = width,
-#                 N = items or candidates, A = tasks, S = positions with the query first.
+#                 N = items or candidates, A = tasks, S = positions with the query first,
+#                 T = tokens.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,28 @@ from torch import Tensor, nn
 from onepiece.models.inputs import CandidateTensors, ContextTensors, GroupSize
 
 EncodingT = TypeVar("EncodingT")
+
+
+@dataclass(frozen=True, slots=True)
+class Recalled:
+    """Items of the context that score higher than their vectors say, because they are known."""
+
+    rows_BT: Tensor
+    """(B, T) int64 rows of the tokens' items; 0 for none."""
+    weights_BKT: Tensor
+    """(B, K, T) float32, added to the scores of the token's item, once a token."""
+    code_width: int
+    """Last floats of all vectors; their product is about the weight, for an index to find."""
+
+
+@dataclass(frozen=True, slots=True)
+class Users:
+    """What is known of B users, to score any item."""
+
+    vectors_BKD: Tensor
+    """(B, K, D) float32; the last of the K vectors is the query of the search."""
+    recalled: Recalled | None = None
+    """None where the inner product of the vectors is the whole score."""
 
 
 class ItemVectors(Protocol):
@@ -136,6 +159,10 @@ class Model(nn.Module):
     def user_vectors(self, encoding: Any) -> Tensor:
         """See `UserVectors.user_vectors`."""
         raise NotImplementedError
+
+    def users(self, encoding: Any) -> Users:
+        """Gives the user vectors and whatever else tells an item's exact score."""
+        return Users(self.user_vectors(encoding))
 
     def item_vectors(self, item_rows_N: Tensor) -> Tensor:
         """See `UserVectors.item_vectors`."""

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from onepiece.context.vocabulary import FIRST_ROW, Vocabulary
 from onepiece.models.inputs import ContextTensors
-from onepiece.models.protocols import ItemVectors, Model, PositionVectors
+from onepiece.models.protocols import Model, PositionVectors, Users
+from onepiece.models.recall import item_scores, pair_scores
 from onepiece.training.catalogue_losses import (
     bpr_max_loss,
     generalised_bce_loss,
@@ -66,7 +67,7 @@ class NegativeSampler:
 
 def catalogue_loss(
     model: Model,
-    users_BKD: Tensor,
+    users: Users,
     target_rows_BC: Tensor,
     positive_BCK: Tensor,
     sampler: NegativeSampler,
@@ -77,22 +78,29 @@ def catalogue_loss(
 
     Args:
         model: Gives item vectors.
-        users_BKD: (B, K, D) one user vector a task.
+        users: One user vector a task.
         target_rows_BC: (B, C) int64 rows of the candidates.
         positive_BCK: (B, C, K) bool, which candidates are targets of which task.
         sampler: Draws the negatives.
         recipe: Which loss.
     """
-    negatives = sampler.draw().to(users_BKD.device)
+    negatives = sampler.draw().to(users.vectors_BKD.device)
     items_ND = model.item_vectors(negatives.rows_N)
-    loss = users_BKD.new_zeros(())
-    for task in range(users_BKD.shape[1]):
+    scores_BKN = item_scores(users, negatives.rows_N, items_ND)
+    loss = scores_BKN.new_zeros(())
+    for task in range(scores_BKN.shape[1]):
         request_P, column_P = positive_BCK[..., task].nonzero(as_tuple=True)
         if not len(request_P):
             continue
-        users_PD, rows_P = users_BKD[request_P, task], target_rows_BC[request_P, column_P]
+        rows_P = target_rows_BC[request_P, column_P]
+        target_P = pair_scores(users, request_P, rows_P, model.item_vectors(rows_P), vector=task)
         losses_P = _target_losses(
-            model, users_PD, rows_P, items_ND, negatives, num_items=sampler.num_items, recipe=recipe
+            target_P,
+            scores_BKN[request_P, task],
+            rows_P,
+            negatives,
+            num_items=sampler.num_items,
+            recipe=recipe,
         )
         loss = loss + losses_P.mean()
     return loss
@@ -139,24 +147,28 @@ def all_positions_loss(
     if not len(rows_P):
         return vectors_BSD.new_zeros(())
     negatives = sampler.draw()
-    items_ND = model.item_vectors(negatives.rows_N)
-    return _target_losses(
-        model, users_PD, rows_P, items_ND, negatives, num_items=sampler.num_items, recipe=recipe
-    ).mean()
+    losses_P = _target_losses(
+        (users_PD * model.item_vectors(rows_P)).sum(-1),
+        users_PD @ model.item_vectors(negatives.rows_N).T,
+        rows_P,
+        negatives,
+        num_items=sampler.num_items,
+        recipe=recipe,
+    )
+    return losses_P.mean()
 
 
 def _target_losses(
-    model: ItemVectors,
-    users_PD: Tensor,
+    target_P: Tensor,
+    negatives_PN: Tensor,
     rows_P: Tensor,
-    items_ND: Tensor,
     negatives: Negatives,
     *,
     num_items: int,
     recipe: CatalogueLossRecipe,
 ) -> Tensor:
-    target_P = (users_PD * model.item_vectors(rows_P)).sum(-1) / recipe.temperature
-    negatives_PN = users_PD @ items_ND.T / recipe.temperature - negatives.correction_N
+    target_P = target_P / recipe.temperature
+    negatives_PN = negatives_PN / recipe.temperature - negatives.correction_N
     is_target_PN = rows_P[:, None] == negatives.rows_N[None, :]
     negatives_PN = negatives_PN.masked_fill(is_target_PN, float("-inf"))
     return _losses(target_P, negatives_PN, num_items=num_items, recipe=recipe)

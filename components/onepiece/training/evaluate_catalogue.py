@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from onepiece.context.vocabulary import FIRST_ROW, Vocabulary
 from onepiece.models.inputs import context_tensors
+from onepiece.models.recall import item_scores
 from onepiece.models.protocols import Model
 from onepiece.training.diversity import (
     coverage,
@@ -73,16 +74,15 @@ def rank_catalogue(
     rows = rows[np.argsort(examples.sizes(rows), kind="stable")]
     parts = []
     with torch.inference_mode():
-        items_VD = model.item_vectors(
-            torch.arange(FIRST_ROW, examples.vocabulary.num_items, device=model.device)
-        )
+        rows_V = torch.arange(FIRST_ROW, examples.vocabulary.num_items, device=model.device)
+        items_VD = model.item_vectors(rows_V)
         for start in range(0, len(rows), batch_size):
             chosen = rows[start : start + batch_size]
             batch = examples.batch(chosen)
-            users_BKD = model.user_vectors(
+            users = model.users(
                 model.encode_context(context_tensors(batch.context, device=model.device))
             )
-            scores_BV = (users_BKD[:, -1] @ items_VD.T).cpu().numpy()
+            scores_BV = item_scores(users, rows_V, items_VD)[:, -1].cpu().numpy()
             parts.append(ranked(scores_BV, batch, chosen, list_length=list_length))
     return joined(parts)
 

@@ -92,8 +92,8 @@ def _catalogue(
         return reasoning_loss(
             model, encoding, rows_BN, positive_BNK[..., 0], sampler, recipe=recipe
         )
-    users_BKD = model.user_vectors(encoding)
-    return catalogue_loss(model, users_BKD, rows_BN, positive_BNK, sampler, recipe=recipe)
+    users = model.users(encoding)
+    return catalogue_loss(model, users, rows_BN, positive_BNK, sampler, recipe=recipe)
 
 
 def _ranking(
