@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from onepiece.models.recipe import OnePieceRecipe
+from onepiece.models.tokens import ItemMap
 
 
 class RetrievalHead(nn.Module):
@@ -24,11 +25,8 @@ class RetrievalHead(nn.Module):
             self.recall_key = nn.Linear(recipe.width, recipe.width)
             # Chosen here: a token starts with a weight of 0.3, as the match bias starts above 0.
             self.recall_bias = nn.Parameter(torch.tensor(-1.0))
-        self.item = nn.Sequential(
-            nn.Linear(item_width, 2 * recipe.width),
-            nn.GELU(),
-            nn.Linear(2 * recipe.width, recipe.width),
-        )
+        id_weight = 1.0 if recipe.ties_item_ids else 0.0
+        self.item = ItemMap(item_width, recipe.width, id_weight=id_weight)
 
     def recall(self, users_BKD: Tensor, tokens_BTD: Tensor) -> Tensor:
         """Says how much each user vector asks for the item of each token: (B, K, T), above 0.

@@ -29,6 +29,11 @@ class OnePieceRecipe(BaseModel):
         "overfit; or none.",
     )
     id_width: int = Field(16, ge=1, le=4_096, description="Width of an item id, in floats.")
+    ties_item_ids: bool = Field(
+        False,
+        description="Whether an item's id embedding goes past the MLPs into its token and its "
+        "vector alike, as in SASRec; needs id_width = width (ours, for feeds).",
+    )
     side_width: int = Field(
         8, ge=1, le=4_096, description="Width of each side feature and profile label, in floats."
     )
@@ -50,6 +55,11 @@ class OnePieceRecipe(BaseModel):
         lt=1,
         description="Share of requests whose anchors are hidden in training, so that the history "
         "is learned from as well (ours).",
+    )
+    reads_newest_item: bool = Field(
+        False,
+        description="Whether the query token holds the newest item of the history as well, which "
+        "stands in for the query of a feed; vectors are read there (ours).",
     )
     has_match_bias: bool = Field(
         True, description="Whether a logit rises where key and query share an attribute."
@@ -139,6 +149,11 @@ class OnePieceRecipe(BaseModel):
             raise ValueError(
                 "item_ids is none and has_side_information is false: nothing of an item would be "
                 "read; change one of the two"
+            )
+        if self.ties_item_ids and (self.item_ids == "none" or self.id_width != self.width):
+            raise ValueError(
+                f"ties_item_ids is true with item_ids {self.item_ids}, id_width {self.id_width} "
+                f"and width {self.width}: it needs ids as wide as a token; set id_width to width"
             )
         for name in ("retrieval_tasks", "ranking_tasks"):
             tasks = getattr(self, name)

@@ -4,6 +4,7 @@
 #                 I = width of an item's embedding, P = profile fields, W = words,
 #                 A = attributes in which items may match.
 
+import math
 from collections.abc import Sequence
 from typing import Literal, Protocol
 
@@ -121,11 +122,16 @@ class Tokens(nn.Module):
         )
         self.has_side_information = recipe.has_side_information
         self.action_mask_share = recipe.action_mask_share
+        self.reads_newest_item = recipe.reads_newest_item
         num_token, num_candidate = len(TOKEN_FEATURES), len(CANDIDATE_FEATURES)
         if not recipe.has_side_information:
             num_token = num_candidate = 0
-        self.project_shared = _mlp(self.items.width + num_token, width)
-        self.project_candidate = _mlp(self.items.width + num_candidate, width)
+        # As in SASRec, so that ids of unit length weigh as much as the rest of a token.
+        id_weight = math.sqrt(width) if recipe.ties_item_ids else 0.0
+        self.project_shared = ItemMap(self.items.width + num_token, width, id_weight=id_weight)
+        self.project_candidate = ItemMap(
+            self.items.width + num_candidate, width, id_weight=id_weight
+        )
         self.kinds = nn.Embedding(len(TokenKind) + 1, width, padding_idx=0)
         self.actions = nn.Embedding(len(Action) + 1, width, padding_idx=0)
         self.history_positions = nn.Embedding(max(context.max_history_tokens, 1), width)
@@ -148,6 +154,8 @@ class Tokens(nn.Module):
         """Embeds tokens and, behind them, the user and the query token: (B, T + 2, D)."""
         tokens_BTD = self._tokens(context)
         user_BD, query_BD = self._user(context), self._query(context)
+        if self.reads_newest_item:
+            query_BD = query_BD + _newest(tokens_BTD, context.kinds_BT)
         rows_BSD = torch.cat([tokens_BTD, user_BD[:, None], query_BD[:, None]], dim=1)
         out_BSD: Tensor = self.dropout(rows_BSD)
         return out_BSD
@@ -167,7 +175,7 @@ class Tokens(nn.Module):
         if self.has_side_information:
             items_BTI = torch.cat([items_BTI, features_BTF], dim=-1)
         items_BTD = self.project_shared(items_BTI) * (rows_BT != 0)[..., None]
-        is_history_BT = (kinds_BT == TokenKind.RECENT) | (kinds_BT == TokenKind.MEMORY)
+        is_history_BT = _is_history(kinds_BT)
         newest_B1 = is_history_BT.sum(1, keepdim=True) - 1
         from_newest_BT = (newest_B1 - context.positions_BT).clamp(min=0)
         is_anchor_BT = (rows_BT != 0) & ~is_history_BT
@@ -204,6 +212,42 @@ class Tokens(nn.Module):
         return query_BD
 
 
+def _newest(tokens_BTD: Tensor, kinds_BT: Tensor) -> Tensor:
+    """Picks the newest token of the history, its last: (B, D); zeros for an empty history."""
+    last_B = _is_history(kinds_BT).sum(1) - 1
+    picked_BD = tokens_BTD[torch.arange(len(last_B), device=last_B.device), last_B.clamp(min=0)]
+    return picked_BD * (last_B >= 0)[:, None]
+
+
+def _is_history(kinds_BT: Tensor) -> Tensor:
+    """Says which tokens are of the history; they come before all others."""
+    return (kinds_BT == TokenKind.RECENT) | (kinds_BT == TokenKind.MEMORY)
+
+
 def _mlp(num_in: int, num_out: int) -> nn.Sequential:
     """Two linear maps with a bend between them."""
     return nn.Sequential(nn.Linear(num_in, 2 * num_out), nn.GELU(), nn.Linear(2 * num_out, num_out))
+
+
+class ItemMap(nn.Sequential):
+    """Two linear maps with a bend between them; a tied item's id embedding goes past them.
+
+    With `id_weight` w the output is MLP(x) + w * id, where the id embedding is the first floats of
+    x, and the MLP starts at 0.
+    """
+
+    def __init__(self, num_in: int, num_out: int, *, id_weight: float = 0.0) -> None:
+        last = nn.Linear(2 * num_out, num_out)
+        super().__init__(nn.Linear(num_in, 2 * num_out), nn.GELU(), last)
+        self._num_out = num_out
+        self._id_weight = id_weight
+        if id_weight:
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+
+    def forward(self, items: Tensor) -> Tensor:
+        """Maps (..., I) to (..., D)."""
+        out: Tensor = super().forward(items)
+        if self._id_weight:
+            out = out + self._id_weight * items[..., : self._num_out]
+        return out

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from onepiece.context.vocabulary import FIRST_ROW, Vocabulary
 from onepiece.models.inputs import context_tensors
-from onepiece.models.recall import item_scores
 from onepiece.models.protocols import Model
+from onepiece.models.recall import item_scores
 from onepiece.training.diversity import (
     coverage,
     gini,
