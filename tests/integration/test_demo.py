@@ -13,7 +13,11 @@ from pathlib import Path
 import pytest
 
 from onepiece.bundle import load_bundle
+from onepiece.events.schema import DAY_MS
 from onepiece.experiment.report import ExperimentReport, read_json
+from onepiece.training.compare_data import contenders_of
+from onepiece.training.log_data import Shop
+from onepiece.training.packed import open_examples
 
 FEW = """
 replay: {num_households: 20, num_logging_weeks: 1, num_live_weeks: 1}
@@ -86,6 +90,19 @@ def test_the_quick_demo_ends_with_a_result_and_whole_artefacts(tmp_path, reposit
         for folder in (run / "again", run / "bundle_examples")
     )
     assert again == first
+    # Any recipes can be compared on the run's log, tested on its last day.
+    shop = Shop(run, until_ms=report.phase.from_ms, test_days=1)
+    recipe = repository / "ray_jobs" / "recipes" / "complete_journey_quick.yaml"
+    (contender,) = contenders_of(
+        [str(recipe)], events=None, data=None, test=None, shop=shop, out=run / "compared"
+    )
+    trained, tested = (
+        open_examples(folder, context=contender.recipe.context)
+        for folder in (contender.data, contender.test)
+    )
+    assert trained.vocabulary.digest() == tested.vocabulary.digest()
+    last_day_ms = report.phase.from_ms - DAY_MS
+    assert trained.columns["as_of_ms"].max() < last_day_ms <= tested.columns["as_of_ms"].min()
 
 
 def test_a_demo_killed_half_way_leaves_nothing(tmp_path, tmp_path_factory, repository):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from onepiece.training.compare import Outcome
+    from onepiece.training.log_data import Shop
 
 
 def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -50,6 +51,21 @@ def _add_compare(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     compare.add_argument("--events", type=Path, help="folder that `datasets import` made: a feed")
     compare.add_argument("--data", type=Path, help="folder of examples, in place of --events")
     compare.add_argument("--test", type=Path, help="folder of a test's examples, with --data")
+    compare.add_argument(
+        "--shop",
+        type=Path,
+        help="folder with log, store, catalogue.parquet and item_tables, as the demo leaves them, "
+        "in place of --events",
+    )
+    compare.add_argument(
+        "--until-ms", type=int, help="with --shop: only events received before count"
+    )
+    compare.add_argument(
+        "--test-days",
+        type=int,
+        default=1,
+        help="with --shop: last days before --until-ms, which are the test (default: 1)",
+    )
     compare.add_argument("--out", type=Path, required=True, help="folder, new or to go on in")
     _add_training_options(compare)
     compare.set_defaults(run=_compare)
@@ -114,7 +130,12 @@ def _compare(args: argparse.Namespace) -> int:
 
     torch.set_num_threads(args.threads)
     contenders = contenders_of(
-        args.recipes, events=args.events, data=args.data, test=args.test, out=args.out
+        args.recipes,
+        events=args.events,
+        data=args.data,
+        test=args.test,
+        shop=_shop(args),
+        out=args.out,
     )
     with tqdm(unit="step", file=sys.stderr) as bar:
 
@@ -138,6 +159,21 @@ def _compare(args: argparse.Namespace) -> int:
     write_report(outcomes, args.out)
     _print(outcomes, is_json=args.json)
     return 0
+
+
+def _shop(args: argparse.Namespace) -> "Shop | None":
+    from onepiece.errors import InvalidInput
+
+    if args.shop is None:
+        return None
+    if args.until_ms is None or args.test_days < 1:
+        raise InvalidInput(
+            f"--shop is given with --until-ms {args.until_ms} and --test-days {args.test_days}; "
+            "give the end of the test in milliseconds, and 1 day or more"
+        )
+    from onepiece.training.log_data import Shop
+
+    return Shop(args.shop, until_ms=args.until_ms, test_days=args.test_days)
 
 
 def _print(outcomes: "list[Outcome]", *, is_json: bool) -> None:

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from onepiece.datasets.catalogue_file import read_catalogue
 from onepiece.datasets.event_files import read_imported_events, write_event_data
@@ -17,6 +18,10 @@ from onepiece.training.packed import open_examples
 from onepiece.training.recipe import TrainingRecipe
 from onepiece.training.request_values import Measured, measured_ranks
 
+if TYPE_CHECKING:
+    # Only for its type: it imports Feast, which takes seconds.
+    from onepiece.training.log_data import Shop
+
 QUICK = "quick"
 """Name that stands for the small recipes of all models that are shipped with the package."""
 
@@ -27,6 +32,7 @@ def contenders_of(
     events: Path | None,
     data: Path | None,
     test: Path | None,
+    shop: "Shop | None" = None,
     out: Path,
 ) -> list[Contender]:
     """Reads recipes and finds, or builds, the examples of each.
@@ -36,22 +42,27 @@ def contenders_of(
         events: Imported folder of a feed; examples are built below `out`, one folder a context.
         data: Examples to train on, for all recipes alike.
         test: Examples to test on, with `data`.
+        shop: A log and its features, in place of both; examples are built below `out` as well.
         out: Folder of the comparison.
 
     Raises:
-        InvalidInput: Neither or both of events and data, or no test beside the data.
+        InvalidInput: None or several of events, data and shop, or no test beside the data.
     """
     paths = _quick_recipes() if list(recipes) == [QUICK] else [Path(name) for name in recipes]
     read = {path.stem: read_recipe(path, TrainingRecipe) for path in paths}
-    if events is None and data is None and list(recipes) == [QUICK]:
+    given = [one for one in (events, data, shop) if one is not None]
+    if not given and list(recipes) == [QUICK]:
         events = out / "events"
         if not events.is_dir():
             write_event_data(planted_feed(PlantedFeed()), events)
-    if (events is None) == (data is None) or (data is None) != (test is None):
+        given = [events]
+    if len(given) != 1 or (data is None) != (test is None):
         raise InvalidInput(
             "give --events (the folder of an imported feed), or --data and --test (folders of "
-            "examples), not both"
+            "examples), or --shop (a log and its features), and only one of these"
         )
+    if shop is not None:
+        return [_of_shop(name, recipe, shop, out) for name, recipe in read.items()]
     if data is not None and test is not None:
         return [Contender(name, recipe, data, test) for name, recipe in read.items()]
     assert events is not None  # noqa: S101 - checked above
@@ -99,6 +110,20 @@ def _with_examples(name: str, recipe: TrainingRecipe, events: Path, out: Path) -
             data,
             test_out=test,
         )
+    return Contender(name, recipe, data, test)
+
+
+def _of_shop(name: str, recipe: TrainingRecipe, shop: "Shop", out: Path) -> Contender:
+    """Builds the examples of a recipe from a shop's log, unless an earlier recipe had the same."""
+    parts = (
+        recipe.context.model_dump_json(),
+        recipe.examples.model_dump_json(),
+        str(recipe.seed),
+        f"{shop.folder.resolve()} {shop.until_ms} {shop.test_days}",
+    )
+    data, test = examples_folders(out, parts)
+    if not (data.is_dir() and test.is_dir()):
+        shop.build(recipe, data, test_out=test)
     return Contender(name, recipe, data, test)
 
 

@@ -91,19 +91,65 @@ def build_examples(
         NotFound: There is no item table.
     """
     spine = build_spine(read_events(log, until_ms=until_ms))
-    examples = _examples(spine, offline_store, item_tables, vocabulary, recipe, on_progress)
+    drafts = _drafts(spine, item_tables, recipe)
+    examples = _examples(drafts, offline_store, item_tables, vocabulary, recipe, on_progress)
     return write_examples(out, examples, vocabulary=vocabulary, context=recipe.context)
 
 
+def build_test(
+    log: EventLog,
+    offline_store: OfflineStore,
+    item_tables: ItemTables,
+    vocabulary: Vocabulary,
+    recipe: TrainingRecipe,
+    out: Path,
+    *,
+    from_ms: int,
+    until_ms: int | None = None,
+) -> int:
+    """Builds a test from the pages asked for between two instants: whole shelves, as to validate.
+
+    Args:
+        log: What was asked, and what came of it.
+        offline_store: Signals as they were.
+        item_tables: Candidates as they were.
+        vocabulary: Rows; of the training, which knows nothing from `from_ms` on.
+        recipe: As for the training; `max_validation_pages` bounds the test as well.
+        out: Folder, new.
+        from_ms: First instant of the test.
+        until_ms: Only events received before it count; all if None.
+
+    Returns:
+        Number of examples.
+
+    Raises:
+        OutputExists: `out` is there already.
+        StorageFull: No room; nothing half-written is left.
+        InvalidDataset: There is nothing to test on.
+        NotFound: There is no item table.
+    """
+    spine = build_spine(read_events(log, until_ms=until_ms))
+    first_ms = max(from_ms, item_tables.first_ms())
+    pages = [page for page in spine.pages if page.as_of_ms >= first_ms]
+    drafts = sorted(_validation_drafts(pages, recipe), key=_in_time)
+    examples = _examples(drafts, offline_store, item_tables, vocabulary, recipe, _ignore)
+    return write_examples(
+        out, examples, vocabulary=vocabulary, context=recipe.context, is_test=True
+    )
+
+
+def _ignore(done: int, total: int) -> None:
+    """Shows no progress."""
+
+
 def _examples(
-    spine: Spine,
+    drafts: Sequence[_Draft],
     offline_store: OfflineStore,
     item_tables: ItemTables,
     vocabulary: Vocabulary,
     recipe: TrainingRecipe,
     on_progress: Callable[[int, int], None],
 ) -> Iterator[Example]:
-    drafts = _drafts(spine, item_tables, recipe)
     user_codes: dict[str, int] = {}
     for start in range(0, len(drafts), _CHUNK):
         on_progress(start, len(drafts))
@@ -122,7 +168,7 @@ def _examples(
 
 
 def _drafts(spine: Spine, item_tables: ItemTables, recipe: TrainingRecipe) -> list[_Draft]:
-    """Chooses requests, in order of time, so that each day's item table is read once."""
+    """Chooses requests, in order of time."""
     ends_ms = [each[-1].as_of_ms for each in (spine.pages, spine.receipts) if each]
     last_ms = max(ends_ms, default=0)
     validation_ms = (last_ms // DAY_MS + 1 - recipe.examples.validation_days) * DAY_MS
@@ -133,7 +179,12 @@ def _drafts(spine: Spine, item_tables: ItemTables, recipe: TrainingRecipe) -> li
     drafts = _page_drafts(pages, recipe) + _validation_drafts(last_pages, recipe)
     if receipts and recipe.examples.max_receipts:
         drafts += _receipt_drafts(receipts, item_tables.at(last_ms), recipe)
-    return sorted(drafts, key=lambda draft: (draft.as_of_ms, draft.seed))
+    return sorted(drafts, key=_in_time)
+
+
+def _in_time(draft: _Draft) -> tuple[int, int]:
+    """Orders drafts so that each day's item table is read once."""
+    return draft.as_of_ms, draft.seed
 
 
 def _page_drafts(pages: Sequence[Page], recipe: TrainingRecipe) -> list[_Draft]:

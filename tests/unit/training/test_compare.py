@@ -6,10 +6,11 @@ import pytest
 
 from onepiece.datasets.event_files import write_event_data
 from onepiece.datasets.planted_feed import PlantedFeed, planted_feed
-from onepiece.errors import InvalidInput
+from onepiece.errors import InvalidInput, NotFound
 from onepiece.training.compare import Contender, compare
 from onepiece.training.compare_data import contenders_of, feed_floors
 from onepiece.training.compare_report import table, write_report
+from onepiece.training.log_data import Shop
 
 RECIPE = """
 context: {max_recent_tokens: 4, max_memory_tokens: 0, max_anchor_tokens: %d}
@@ -131,3 +132,21 @@ def test_item_to_item_needs_lists_and_popularity_does_not(place: Path):
     assert np.isclose(
         floors["item-to-item"].values_R.mean(), floors["item-to-item"].metrics["ndcg_10"]
     )
+
+
+def test_a_comparison_names_one_kind_of_data(place: Path):
+    with pytest.raises(InvalidInput, match="only one of these"):
+        contenders_of(
+            [str(place / "plain.yaml")],
+            events=place / "events",
+            data=place / "events",
+            test=place / "events",
+            out=place / "out",
+        )
+
+
+def test_a_shops_folder_must_be_whole(tmp_path: Path):
+    (tmp_path / "log").mkdir()
+
+    with pytest.raises(NotFound, match=r"no store, catalogue\.parquet, item_tables"):
+        Shop(tmp_path, until_ms=0, test_days=1)

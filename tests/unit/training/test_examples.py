@@ -6,11 +6,11 @@ import pytest
 
 from onepiece.context.recipe import ContextRecipe
 from onepiece.errors import InvalidDataset, InvalidRecipe, NotFound, OutputExists
+from onepiece.events.schema import DAY_MS
+from onepiece.training.examples import build_test
 from onepiece.training.packed import Examples, open_examples
 from onepiece.training.recipe import TrainingRecipe
 from onepiece.training.spine import Stage
-
-DAY_MS = 86_400_000
 
 
 def _with(recipe: TrainingRecipe, **changed: object) -> TrainingRecipe:
@@ -215,3 +215,30 @@ def test_progress_says_how_many_examples_there_will_be(
     )
 
     assert told == [(0, num_examples)]
+
+
+def test_a_test_has_the_pages_of_its_days_and_nothing_to_train_on(
+    world, recipe: TrainingRecipe, tmp_path: Path
+) -> None:
+    # The last day but one.
+    from_ms = (max(event.at_ms for event in world.events) // DAY_MS - 1) * DAY_MS
+    until_ms = from_ms + DAY_MS
+
+    num_examples = build_test(
+        world.log,
+        world.store,
+        world.item_tables,
+        world.vocabulary,
+        recipe,
+        tmp_path / "test",
+        from_ms=from_ms,
+        until_ms=until_ms,
+    )
+
+    test = open_examples(tmp_path / "test", context=recipe.context)
+    assert len(test.rows(is_validation=True)) == num_examples == 12 * 3
+    assert not len(test.rows(is_validation=False))
+    at_ms = np.asarray(test.columns["as_of_ms"])
+    assert from_ms <= at_ms.min() <= at_ms.max() < until_ms
+    for rows in test.batch(np.arange(num_examples)).context.candidate_rows:
+        assert (rows > 0).sum() == 12
