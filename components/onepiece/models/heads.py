@@ -1,7 +1,8 @@
 """The two heads of OnePiece: they read user vectors and logits from the reasoning blocks."""
 
 # Shape suffixes: B = requests, T = tokens, D = width, G = groups,
-#                 M = rows of a block, K = blocks in, tasks out.
+#                 M = rows of a block, K = blocks in, tasks out,
+#                 P = places of the history, then of the anchors.
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +14,9 @@ from onepiece.models.tokens import ItemMap
 class RetrievalHead(nn.Module):
     """Reads user vectors from blocks and item vectors from embeddings."""
 
-    def __init__(self, recipe: OnePieceRecipe, item_width: int) -> None:
+    def __init__(self, recipe: OnePieceRecipe, item_width: int, *, num_places: int) -> None:
         super().__init__()
+        self.separate_recall = recipe.separate_recall
         self.blocks = recipe.blocks_of(
             len(recipe.retrieval_tasks), num_steps=recipe.num_retrieval_steps
         )
@@ -25,18 +27,25 @@ class RetrievalHead(nn.Module):
             self.recall_key = nn.Linear(recipe.width, recipe.width)
             # Chosen here: a token starts with a weight of 0.3, as the match bias starts above 0.
             self.recall_bias = nn.Parameter(torch.tensor(-1.0))
+        if recipe.separate_recall:
+            # Tokens are learned for the vectors, so their place is told apart.
+            self.recall_places_P = nn.Parameter(torch.zeros(num_places))
         id_weight = 1.0 if recipe.ties_item_ids else 0.0
         self.item = ItemMap(item_width, recipe.width, id_weight=id_weight)
 
-    def recall(self, users_BKD: Tensor, tokens_BTD: Tensor) -> Tensor:
+    def recall(self, users_BKD: Tensor, tokens_BTD: Tensor, places_BT: Tensor) -> Tensor:
         """Says how much each user vector asks for the item of each token: (B, K, T), above 0.
 
         Weights are not normalised: who buys ten items again and again wants each of them as
         much as one who buys a single one.
         """
+        if self.separate_recall:
+            users_BKD, tokens_BTD = users_BKD.detach(), tokens_BTD.detach()
         keys_BTD = self.recall_key(tokens_BTD)
         scale = keys_BTD.shape[-1] ** -0.5
         logits_BKT = scale * self.recall_query(users_BKD) @ keys_BTD.transpose(1, 2)
+        if self.separate_recall:
+            logits_BKT = logits_BKT + self.recall_places_P[places_BT][:, None]
         return nn.functional.softplus(logits_BKT + self.recall_bias)
 
     def user(self, blocks_BKMD: Tensor) -> Tensor:

@@ -39,6 +39,8 @@ class ContextEncoding:
     """(B, S, D) embedded tokens, the two descriptors last."""
     attributes_BSA: Tensor
     """(B, S, A) codes for the match bias."""
+    places_BT: Tensor
+    """(B, T) int64, how old a token of the history is, then how good an anchor is."""
     segments_BS: Tensor
     """(B, S) int64 `Segment` of each position."""
     encoded: Encoded
@@ -75,7 +77,9 @@ class OnePiece(Model):
         codes_NE = recognition_codes(vocabulary, width=recipe.recognition_width)
         self.register_buffer("codes_NE", torch.from_numpy(codes_NE), persistent=False)
         if recipe.retrieval_tasks:
-            self.retrieval = RetrievalHead(recipe, self.tokens.items.width)
+            self.retrieval = RetrievalHead(
+                recipe, self.tokens.items.width, num_places=self.tokens.num_places
+            )
         if recipe.ranking_tasks:
             self.ranking = RankingHead(recipe)
 
@@ -84,7 +88,10 @@ class OnePiece(Model):
         rows_BSD = self.tokens.context(context)
         attributes_BTA = self._attributes_of(context.item_rows_BT)
         attributes_BSA = nn.functional.pad(attributes_BTA, (0, 0, 0, NUM_DESCRIPTORS))
-        seen_BT = self._seen_tokens(context.kinds_BT)
+        known_BT = self._known_tokens(context.kinds_BT)
+        seen_BT = known_BT
+        if not self.recipe.reads_anchors:
+            seen_BT = known_BT & (context.kinds_BT <= TokenKind.MEMORY)
         mask_BS = nn.functional.pad(seen_BT, (0, NUM_DESCRIPTORS), value=True)
         segments_BS = _segments(context.kinds_BT)
         is_causal = self.recipe.attention == "causal"
@@ -96,11 +103,14 @@ class OnePiece(Model):
             num_read=self.recipe.retrieval_block_size,
             visible_SS=causal_mask(rows_BSD.shape[1]) if is_causal else None,
         )
-        seen_rows_BT = context.item_rows_BT * seen_BT
-        return ContextEncoding(seen_rows_BT, rows_BSD, attributes_BSA, segments_BS, encoded)
+        known_rows_BT = context.item_rows_BT * known_BT
+        places_BT = self.tokens.places(context)
+        return ContextEncoding(
+            known_rows_BT, rows_BSD, attributes_BSA, places_BT, segments_BS, encoded
+        )
 
-    def _seen_tokens(self, kinds_BT: Tensor) -> Tensor:
-        """Says which tokens are seen: (B, T); in training, some requests' anchors are not."""
+    def _known_tokens(self, kinds_BT: Tensor) -> Tensor:
+        """Says which tokens are there: (B, T); in training, some requests' anchors are not."""
         is_token_BT = kinds_BT != 0
         share = self.recipe.anchor_mask_share
         if not self.training or not share:
@@ -144,11 +154,17 @@ class OnePiece(Model):
         if not self.recipe.recognition_width:
             return Users(users_BKD)
         rows_BT = encoding.item_rows_BT
-        weights_BKT = self.retrieval.recall(users_BKD, encoding.rows_BSD[:, : rows_BT.shape[1]])
+        tokens_BTD = encoding.rows_BSD[:, : rows_BT.shape[1]]
+        weights_BKT = self.retrieval.recall(users_BKD, tokens_BTD, encoding.places_BT)
         codes_BTE = self._codes(rows_BT)
         return Users(
             torch.cat([users_BKD, weights_BKT @ codes_BTE], dim=-1),
-            Recalled(rows_BT, weights_BKT, code_width=codes_BTE.shape[-1]),
+            Recalled(
+                rows_BT,
+                weights_BKT,
+                code_width=codes_BTE.shape[-1],
+                is_separate=self.recipe.separate_recall,
+            ),
         )
 
     def item_vectors(self, item_rows_N: Tensor) -> Tensor:

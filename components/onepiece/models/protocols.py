@@ -30,6 +30,9 @@ class Recalled:
     """(B, K, T) float32, added to the scores of the token's item, once a token."""
     code_width: int
     """Last floats of all vectors; their product is about the weight, for an index to find."""
+    is_separate: bool = False
+    """Whether the vectors are to be learned as if nothing were recalled, and the weights as an
+    addition to what the vectors say."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,24 +34,24 @@ def item_scores(users: Users, item_rows_N: Tensor, items_ND: Tensor) -> Tensor:
 
 
 def pair_scores(
-    users: Users, request_P: Tensor, item_rows_P: Tensor, items_PD: Tensor, *, vector: int
+    users: Users, request_P: Tensor, vector_P: Tensor, item_rows_P: Tensor, items_PD: Tensor
 ) -> Tensor:
-    """Scores one item each for some requests: (P,) float32; see `item_scores`.
+    """Scores one item each for some vectors of some requests: (P,) float32; see `item_scores`.
 
     Args:
         users: From the model.
         request_P: (P,) int64, which of the B requests.
+        vector_P: (P,) int64, which of the K vectors.
         item_rows_P: (P,) int64 rows of the item table.
         items_PD: (P, D) their vectors.
-        vector: Which of the K vectors.
     """
-    users_PD, recalled = users.vectors_BKD[request_P, vector], users.recalled
+    users_PD, recalled = users.vectors_BKD[request_P, vector_P], users.recalled
     if recalled is None:
         return (users_PD * items_PD).sum(-1)
     dense_P = (_without_codes(users_PD, recalled) * _without_codes(items_PD, recalled)).sum(-1)
     is_held_PT = recalled.rows_BT[request_P] == item_rows_P[:, None]
     is_held_PT &= item_rows_P[:, None] >= FIRST_ROW
-    return dense_P + (recalled.weights_BKT[request_P, vector] * is_held_PT).sum(-1)
+    return dense_P + (recalled.weights_BKT[request_P, vector_P] * is_held_PT).sum(-1)
 
 
 def _without_codes(vectors: Tensor, recalled: Recalled) -> Tensor:

@@ -120,6 +120,17 @@ class OnePieceRecipe(BaseModel):
         description="Width of the fixed code by which an inner product recognises an item of the "
         "history, as match bias does in ranking, in floats: a power of two, or 0 for none (ours).",
     )
+    reads_anchors: bool = Field(
+        True,
+        description="Whether the backbone reads the anchors; else they can only be recalled by the "
+        "item that they are (recognition_width), and teach nothing about others (ours).",
+    )
+    separate_recall: bool = Field(
+        False,
+        description="Whether the weights of recalled items are learned beside the vectors, never "
+        "changing them, from a token's place as well: lists that explain a part of the targets "
+        "then take nothing from what the history teaches (ours, for feeds).",
+    )
     ranking_tasks: tuple[RankingTask, ...] = Field(
         ("click", "cart", "order"),
         max_length=3,
@@ -139,6 +150,11 @@ class OnePieceRecipe(BaseModel):
         if self.recognition_width & (self.recognition_width - 1):
             raise ValueError(
                 f"recognition_width is {self.recognition_width}; give a power of two, or 0 for none"
+            )
+        if self.separate_recall and not (self.recognition_width and self.retrieval_tasks):
+            raise ValueError(
+                f"separate_recall is true with recognition_width {self.recognition_width} and "
+                f"retrieval_tasks {self.retrieval_tasks}: nothing would be recalled; change one"
             )
         if not self.retrieval_tasks and not self.ranking_tasks:
             raise ValueError(

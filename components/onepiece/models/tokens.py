@@ -160,6 +160,22 @@ class Tokens(nn.Module):
         out_BSD: Tensor = self.dropout(rows_BSD)
         return out_BSD
 
+    def places(self, context: ContextTensors) -> Tensor:
+        """Numbers what positions tell apart: (B, T) int64 below `num_places`.
+
+        Places of the history come first, 0 for the newest token; then those of the anchors.
+        """
+        first_anchor = self.history_positions.num_embeddings
+        is_history_BT = _is_history(context.kinds_BT)
+        return torch.where(
+            is_history_BT, _from_newest(context), context.positions_BT + first_anchor
+        )
+
+    @property
+    def num_places(self) -> int:
+        """Places that a token can have."""
+        return self.history_positions.num_embeddings + self.anchor_positions.num_embeddings
+
     def candidates(self, candidates: CandidateTensors) -> Tensor:
         """Embeds candidates in their slots: (B, G, M, D)."""
         items_BGMI = self.items(candidates.rows_BGM)
@@ -176,10 +192,8 @@ class Tokens(nn.Module):
             items_BTI = torch.cat([items_BTI, features_BTF], dim=-1)
         items_BTD = self.project_shared(items_BTI) * (rows_BT != 0)[..., None]
         is_history_BT = _is_history(kinds_BT)
-        newest_B1 = is_history_BT.sum(1, keepdim=True) - 1
-        from_newest_BT = (newest_B1 - context.positions_BT).clamp(min=0)
         is_anchor_BT = (rows_BT != 0) & ~is_history_BT
-        history_BTD = self.history_positions(from_newest_BT * is_history_BT)
+        history_BTD = self.history_positions(_from_newest(context) * is_history_BT)
         anchor_BTD = self.anchor_positions(context.positions_BT * is_anchor_BT)
         position_BTD = history_BTD * is_history_BT[..., None] + anchor_BTD * is_anchor_BT[..., None]
         out_BTD: Tensor = items_BTD + self.kinds(kinds_BT) + self.actions(actions_BT) + position_BTD
@@ -217,6 +231,12 @@ def _newest(tokens_BTD: Tensor, kinds_BT: Tensor) -> Tensor:
     last_B = _is_history(kinds_BT).sum(1) - 1
     picked_BD = tokens_BTD[torch.arange(len(last_B), device=last_B.device), last_B.clamp(min=0)]
     return picked_BD * (last_B >= 0)[:, None]
+
+
+def _from_newest(context: ContextTensors) -> Tensor:
+    """Counts how many tokens of the history are newer: (B, T); anything for other tokens."""
+    newest_B1 = _is_history(context.kinds_BT).sum(1, keepdim=True) - 1
+    return (newest_B1 - context.positions_BT).clamp(min=0)
 
 
 def _is_history(kinds_BT: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 # Shape suffixes: B = requests, K = tasks, D = width, N = negatives, V = rows of the item table,
 #                 P = targets, C = candidates, S = positions with the query first.
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -76,6 +77,9 @@ def catalogue_loss(
 ) -> Tensor:
     """Sums the loss over tasks, each averaged over its targets; a scalar.
 
+    Where recalled items are learned separately, the loss of the vectors alone is added to that of
+    the whole score, in which the vectors' part is a constant.
+
     Args:
         model: Gives item vectors.
         users: One user vector a task.
@@ -86,24 +90,36 @@ def catalogue_loss(
     """
     negatives = sampler.draw().to(users.vectors_BKD.device)
     items_ND = model.item_vectors(negatives.rows_N)
-    scores_BKN = item_scores(users, negatives.rows_N, items_ND)
-    loss = scores_BKN.new_zeros(())
-    for task in range(scores_BKN.shape[1]):
-        request_P, column_P = positive_BCK[..., task].nonzero(as_tuple=True)
-        if not len(request_P):
-            continue
-        rows_P = target_rows_BC[request_P, column_P]
-        target_P = pair_scores(users, request_P, rows_P, model.item_vectors(rows_P), vector=task)
+    request_P, column_P, task_P = positive_BCK.nonzero(as_tuple=True)
+    rows_P = target_rows_BC[request_P, column_P]
+    items_PD = model.item_vectors(rows_P)
+    loss = items_ND.new_zeros(())
+    for known, drawn_ND, targets_PD in _to_learn(users, items_ND, items_PD):
+        scores_BKN = item_scores(known, negatives.rows_N, drawn_ND)
         losses_P = _target_losses(
-            target_P,
-            scores_BKN[request_P, task],
+            pair_scores(known, request_P, task_P, rows_P, targets_PD),
+            scores_BKN[request_P, task_P],
             rows_P,
             negatives,
             num_items=sampler.num_items,
             recipe=recipe,
         )
-        loss = loss + losses_P.mean()
+        for task in torch.unique(task_P):
+            loss = loss + losses_P[task_P == task].mean()
     return loss
+
+
+def _to_learn(
+    users: Users, items_ND: Tensor, items_PD: Tensor
+) -> Iterator[tuple[Users, Tensor, Tensor]]:
+    """Gives the scores that are to be learned, as what they are made of."""
+    recalled = users.recalled
+    if recalled is None or not recalled.is_separate:
+        yield users, items_ND, items_PD
+        return
+    width = items_ND.shape[-1] - recalled.code_width
+    yield Users(users.vectors_BKD[..., :width]), items_ND[:, :width], items_PD[:, :width]
+    yield Users(users.vectors_BKD.detach(), recalled), items_ND.detach(), items_PD.detach()
 
 
 def all_positions_loss(

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+_NUM_SHOWN = 4
+"""Metrics shown after each epoch; chosen here: one line."""
 if TYPE_CHECKING:
     from onepiece.training.compare import Outcome
     from onepiece.training.log_data import Shop
@@ -147,6 +149,13 @@ def _compare(args: argparse.Namespace) -> int:
             bar.total = progress.num_steps
             bar.set_postfix(loss=f"{progress.loss:.3f}", refresh=False)
             bar.update(progress.step - bar.n)
+            if progress.validation is not None:
+                metrics = progress.validation.metrics
+                shown = [f"{name} {metrics[name]:.4f}" for name in list(metrics)[:_NUM_SHOWN]]
+                bar.write(
+                    f"{bar.desc} after epoch {progress.validation.epoch}: {', '.join(shown)}",
+                    file=sys.stderr,
+                )
 
         outcomes = compare(
             contenders,

@@ -68,3 +68,40 @@ def test_an_untrained_tied_item_is_its_id_in_its_vector_and_in_its_token(
 def test_tied_ids_must_be_as_wide_as_a_token(fields: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match="set id_width to width"):
         OnePieceRecipe.model_validate({"ties_item_ids": True, **fields})
+
+
+def test_unread_anchors_are_recalled_and_change_nothing_else(
+    make_model: Callable[..., OnePiece], make_context: Callable[..., Context]
+) -> None:
+    model = make_model(reads_anchors=False)
+    width = model.recipe.width
+    context = context_tensors(collate([make_context(1)]))
+    others = context_tensors(collate([make_context(1)]))
+    is_anchor_BT = others.kinds_BT == TokenKind.ORDERED_ANCHOR
+    # A context whose anchors hold items, and one with other items in their places.
+    context.item_rows_BT[is_anchor_BT] = torch.tensor([7, 8])
+    others.item_rows_BT[is_anchor_BT] = torch.tensor([9, 10])
+
+    with torch.inference_mode():
+        with_7_and_8 = model.users(model.encode_context(context))
+        with_9_and_10 = model.users(model.encode_context(others))
+
+    assert torch.equal(
+        with_7_and_8.vectors_BKD[..., :width], with_9_and_10.vectors_BKD[..., :width]
+    )
+    assert with_7_and_8.recalled is not None
+    assert {7, 8} <= set(with_7_and_8.recalled.rows_BT[0].tolist())
+
+
+def test_a_tokens_place_counts_from_the_newest_and_then_from_the_best_anchor(
+    make_model: Callable[..., OnePiece], make_context: Callable[..., Context]
+) -> None:
+    model = make_model()
+    context = context_tensors(collate([make_context(1, num_history=3)]))
+
+    places_T = model.tokens.places(context)[0]
+
+    # The world's contexts have at most ten tokens of history; two anchors lie in boundaries.
+    assert places_T[:3].tolist() == [2, 1, 0]
+    assert places_T[4:6].tolist() == [10, 11]
+    assert int(places_T.max()) < model.tokens.num_places == 13

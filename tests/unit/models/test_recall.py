@@ -54,10 +54,11 @@ def test_pairs_score_as_the_same_items_do_for_everybody(users: Users) -> None:
     rows_P, request_P = torch.tensor([5, 4, 5, 1]), torch.tensor([0, 1, 1, 0])
     items_PD = torch.randn(4, 7, generator=torch.Generator().manual_seed(1))
 
-    pairs_P = pair_scores(users, request_P, rows_P, items_PD, vector=1)
+    vector_P = torch.tensor([1, 0, 1, 0])
+    pairs_P = pair_scores(users, request_P, vector_P, rows_P, items_PD)
 
-    everybody_BN = item_scores(users, rows_P, items_PD)[:, 1]
-    torch.testing.assert_close(pairs_P, everybody_BN[request_P, torch.arange(4)])
+    everybody_BKN = item_scores(users, rows_P, items_PD)
+    torch.testing.assert_close(pairs_P, everybody_BKN[request_P, vector_P, torch.arange(4)])
 
 
 def test_without_anything_recalled_the_score_is_the_inner_product() -> None:
