@@ -85,7 +85,7 @@ def test_a_recalled_target_costs_less_and_a_recalled_negative_more(examples: Exa
     users = _users(model, examples)
     assert users.recalled is not None
     batch = examples.batch(examples.rows(is_validation=False)[:8])
-    targets_B1 = torch.from_numpy(batch.context.candidate_rows[:, :1])
+    targets_B1 = torch.from_numpy(batch.context.candidate_rows[:, :1].copy())
 
     def with_rows(rows_BT: Tensor) -> float:
         assert users.recalled is not None
