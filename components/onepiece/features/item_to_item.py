@@ -87,7 +87,7 @@ class ItemToItem:
             place_P, weights=weights_P, minlength=len(codes)
         ).astype(np.float64)
         triggers, others_P = np.divmod(codes, num_items)
-        self._others: NDArray[np.integer[Any]] = others_P
+        self._others: NDArray[np.int64] = others_P
         self._starts: NDArray[np.int64] = np.searchsorted(triggers, np.arange(num_items + 1))
 
     @classmethod
@@ -129,7 +129,7 @@ class ItemToItem:
                 "ends, or hold weights that are no numbers; build the examples again"
             )
         table._popularity_N, table._starts = popularity_N, starts
-        table._others, table._weights = others, weights_P
+        table._others, table._weights = others.astype(np.int64), weights_P
         return table
 
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -156,7 +156,7 @@ class ItemToItem:
             Items, ascending, and their scores, above 0.
         """
         triggers_T = history_L[::-1][: self.recipe.num_triggers]
-        items: list[NDArray[np.integer[Any]]] = [np.zeros(0, np.int64)]
+        items: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
         weights: list[NDArray[np.float64]] = [np.zeros(0)]
         for age, trigger in enumerate(triggers_T.tolist()):
             row = slice(self._starts[trigger], self._starts[trigger + 1])

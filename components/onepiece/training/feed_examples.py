@@ -101,22 +101,23 @@ def build_feed_examples(
             trained, num_items=len(catalogue.item_ids), recipe=feed.item_to_item
         )
     maker = _Maker(vocabulary, recipe, neighbours, popularity, counts, on_progress)
-    parts = {"vocabulary": vocabulary, "context": recipe.context}
     write_examples(
         out,
         maker.training_examples(users),
+        vocabulary=vocabulary,
+        context=recipe.context,
         ranks="catalogue",
         requests="feed",
-        item_to_item=neighbours and neighbours.everybody,
-        **parts,
+        item_to_item=neighbours.everybody if neighbours else None,
     )
     write_examples(
         test_out,
         maker.test_examples(users),
+        vocabulary=vocabulary,
+        context=recipe.context,
         ranks="catalogue",
         requests="feed",
         is_test=True,
-        **parts,
     )
     return counts
 
