@@ -139,10 +139,8 @@ def _run(
             f"{bundle} was trained with another recipe than {contender.name} has now; name a new "
             "folder, or delete that bundle and its run"
         )
-    if (
-        provenance["examples_digest"]
-        != open_examples(contender.data, context=recipe.context).digest
-    ):
+    examples = open_examples(contender.data, context=recipe.context)
+    if provenance["examples_digest"] != examples.digest:
         raise InvalidInput(
             f"{bundle} was trained on other examples than {contender.data}; name a new folder, or "
             "delete that bundle and its run"
