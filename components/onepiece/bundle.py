@@ -1,9 +1,11 @@
 """The bundle: what training hands to index and serving, as JSON and safetensors only.
 
 A bundle is a folder of four files: `weights.safetensors`, `recipe.json`, `vocabulary.json` and
-`manifest.json`. The manifest has the SHA-256 of each other file; the version is the SHA-256 of
-the manifest without it. So equal bundles have equal versions, and nothing in one can change
-unnoticed. Nothing is unpickled, and a file that is not listed is refused.
+`manifest.json`. Where requests read item-to-item lists, `item_to_item.safetensors` is a fifth; its
+item i is the one at index i of the vocabulary's items. The manifest has the SHA-256 of each other
+file; the version is the SHA-256 of the manifest without it. So equal bundles have equal versions,
+and nothing in one can change unnoticed. Nothing is unpickled, and a file that is not listed is
+refused.
 """
 
 import hashlib
@@ -11,7 +13,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+import safetensors.numpy
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
@@ -20,6 +24,7 @@ from safetensors.torch import save as dump_tensors
 from onepiece.context.recipe import ContextRecipe
 from onepiece.context.vocabulary import Vocabulary
 from onepiece.errors import BundleCorrupt, InvalidInput, NotFound
+from onepiece.features.item_to_item import ItemToItem, ItemToItemRecipe
 from onepiece.features.schema import FEATURE_SERVICE, feature_schema_digest
 from onepiece.models.protocols import Model
 from onepiece.models.recipe import OnePieceRecipe
@@ -29,6 +34,13 @@ from onepiece.output import new_folder, write_durably
 MANIFEST = "manifest.json"
 _WEIGHTS, _RECIPE, _VOCABULARY = "weights.safetensors", "recipe.json", "vocabulary.json"
 _FILES = (_RECIPE, _VOCABULARY, _WEIGHTS)
+ITEM_TO_ITEM = "item_to_item.safetensors"
+"""The one file that a bundle may lack."""
+
+RequestKind = Literal["shop", "feed", "shown_list"]
+"""What a model's requests were in training. shop: signals of the feature store, features of the
+item tables; feed: no query, signals by `context.feed`; shown_list: candidates have the features of
+the list that was shown, which no request to a server has."""
 
 
 class BundleRecipe(BaseModel):
@@ -41,6 +53,13 @@ class BundleRecipe(BaseModel):
     )
     model: ModelRecipe = Field(
         default_factory=OnePieceRecipe, description="What the model is made of."
+    )
+    requests: RequestKind | None = Field(
+        None,
+        description="What the requests were in training; none: it was not noted yet.",
+    )
+    item_to_item: ItemToItemRecipe | None = Field(
+        None, description="How the item-to-item table was counted; none: the bundle has no such."
     )
 
 
@@ -76,6 +95,8 @@ class Bundle:
     feature_schema_digest: str
     metrics: Mapping[str, float]
     provenance: Mapping[str, JsonValue]
+    item_to_item: ItemToItem | None = None
+    """What fills the clicked anchors of a feed's requests; None: nothing does."""
 
 
 def save_bundle(
@@ -86,8 +107,19 @@ def save_bundle(
     vocabulary: Vocabulary,
     metrics: Mapping[str, float],
     provenance: Mapping[str, JsonValue],
+    item_to_item: ItemToItem | None = None,
 ) -> str:
     """Writes a bundle to a new folder, whole or not at all.
+
+    Args:
+        folder: Where, new.
+        model: Its weights are written.
+        recipe: What shapes the input and the model; that of the table is put into it.
+        vocabulary: Rows of the model's tables.
+        metrics: On the validation days.
+        provenance: How it was trained.
+        item_to_item: What fills the clicked anchors of a feed's requests, by index of the
+            vocabulary's items; None: nothing does.
 
     Returns:
         Its version.
@@ -96,6 +128,7 @@ def save_bundle(
         OutputExists: The folder is there already.
         StorageFull: No room; nothing half-written is left.
     """
+    recipe = recipe.model_copy(update={"item_to_item": item_to_item and item_to_item.recipe})
     payloads = {
         _WEIGHTS: dump_tensors(
             {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
@@ -103,6 +136,8 @@ def save_bundle(
         _RECIPE: _dump_json(recipe.model_dump(mode="json")),
         _VOCABULARY: vocabulary.to_json().encode(),
     }
+    if item_to_item is not None:
+        payloads[ITEM_TO_ITEM] = dump_item_to_item(item_to_item)
     manifest = Manifest(
         format=1,
         files={name: hashlib.sha256(payload).hexdigest() for name, payload in payloads.items()},
@@ -128,12 +163,13 @@ def load_bundle(folder: Path) -> Bundle:
         InvalidInput: The bundle was trained on another feature schema than this code has.
     """
     manifest = read_manifest(folder)
-    payloads = {name: _verified(folder, name, manifest.files[name]) for name in _FILES}
+    payloads = {name: _verified(folder, name, digest) for name, digest in manifest.files.items()}
     try:
         recipe = BundleRecipe.model_validate_json(payloads[_RECIPE])
         vocabulary = Vocabulary.from_json(payloads[_VOCABULARY].decode())
         model = build_model(recipe.model, context=recipe.context, vocabulary=vocabulary)
         model.load_state_dict(load_tensors(payloads[_WEIGHTS]))
+        table = _table_of(payloads.get(ITEM_TO_ITEM), recipe, vocabulary)
     except (ValidationError, InvalidInput, SafetensorError, RuntimeError) as error:
         raise BundleCorrupt(
             f"the files of {folder} have the recorded hashes but do not fit this code: {error}; "
@@ -148,7 +184,29 @@ def load_bundle(folder: Path) -> Bundle:
         feature_schema_digest=manifest.feature_schema_digest,
         metrics=manifest.metrics,
         provenance=manifest.provenance,
+        item_to_item=table,
     )
+
+
+def dump_item_to_item(table: ItemToItem) -> bytes:
+    """Writes a table's arrays as safetensors: equal tables give equal bytes."""
+    payload: bytes = safetensors.numpy.save(table.arrays())
+    return payload
+
+
+def load_item_to_item(payload: bytes, *, recipe: ItemToItemRecipe, num_items: int) -> ItemToItem:
+    """Reads what `dump_item_to_item` wrote.
+
+    Raises:
+        InvalidInput: It is no table, or not one of `num_items` items.
+    """
+    try:
+        arrays = safetensors.numpy.load(payload)
+    except SafetensorError as error:
+        raise InvalidInput(
+            f"this is no item-to-item table: {error}; build the examples again"
+        ) from error
+    return ItemToItem.from_arrays(arrays, num_items=num_items, recipe=recipe)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -185,13 +243,30 @@ def read_manifest(folder: Path) -> Manifest:
 
 def _check_names(folder: Path, manifest: Manifest) -> None:
     """Allows exactly the files of the format: a pickle beside them is refused, not ignored."""
-    allowed = {*_FILES, MANIFEST}
-    found = {path.name for path in folder.iterdir()}
-    for name in sorted(found ^ allowed | set(manifest.files) ^ set(_FILES)):
+    listed = set(manifest.files)
+    allowed = {*_FILES, *({ITEM_TO_ITEM} & listed)}
+    found = {path.name for path in folder.iterdir()} - {MANIFEST}
+    for name in sorted(found ^ allowed | listed ^ allowed):
         problem = "is missing" if name in allowed else "does not belong in a bundle"
         raise BundleCorrupt(
-            f"{folder / name} {problem}; a bundle is exactly {sorted(allowed)}, fetch it again"
+            f"{folder / name} {problem}; this bundle is exactly {sorted({*allowed, MANIFEST})}, "
+            "fetch it again"
         )
+
+
+def _table_of(
+    payload: bytes | None, recipe: BundleRecipe, vocabulary: Vocabulary
+) -> ItemToItem | None:
+    """Reads the item-to-item table; recipe and manifest must agree on whether there is one."""
+    if payload is None and recipe.item_to_item is None:
+        return None
+    if payload is None or recipe.item_to_item is None:
+        raise InvalidInput(
+            f"{_RECIPE} has item_to_item {recipe.item_to_item!r} and {ITEM_TO_ITEM} is "
+            f"{'not there' if payload is None else 'there'}"
+        )
+    num_items = len(vocabulary.item_ids)
+    return load_item_to_item(payload, recipe=recipe.item_to_item, num_items=num_items)
 
 
 def _verified(folder: Path, name: str, expected: str) -> bytes:

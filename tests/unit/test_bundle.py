@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from onepiece.bundle import MANIFEST, BundleRecipe, load_bundle, save_bundle
+from onepiece.bundle import ITEM_TO_ITEM, MANIFEST, BundleRecipe, load_bundle, save_bundle
 from onepiece.context.recipe import ContextRecipe
 from onepiece.context.vocabulary import Vocabulary, build_vocabulary
 from onepiece.errors import BundleCorrupt, InvalidInput, NotFound, OutputExists, StorageFull
 from onepiece.events.catalogue import Catalogue
+from onepiece.features.item_to_item import ItemToItem, ItemToItemRecipe
 from onepiece.models.onepiece import OnePiece
 from onepiece.models.recipe import OnePieceRecipe
 
@@ -30,7 +31,9 @@ def vocabulary() -> Vocabulary:
     return build_vocabulary(catalogue, query_ids=["food"], order_counts={"item-3": 7})
 
 
-def _save(folder: Path, vocabulary: Vocabulary, *, seed: int = 0) -> str:
+def _save(
+    folder: Path, vocabulary: Vocabulary, *, seed: int = 0, table: ItemToItem | None = None
+) -> str:
     torch.manual_seed(seed)
     model = OnePiece(RECIPE.model, context=RECIPE.context, vocabulary=vocabulary)
     return save_bundle(
@@ -40,7 +43,20 @@ def _save(folder: Path, vocabulary: Vocabulary, *, seed: int = 0) -> str:
         vocabulary=vocabulary,
         metrics={"auc_order": 0.75},
         provenance={"seed": seed},
+        item_to_item=table,
     )
+
+
+def _table(*sequences: list[int], num_items: int = 5) -> ItemToItem:
+    arrays = [np.array(one, dtype=np.int64) for one in sequences]
+    return ItemToItem(arrays, num_items=num_items, recipe=ItemToItemRecipe(num_triggers=3))
+
+
+@pytest.fixture
+def feed_bundle(tmp_path: Path, vocabulary: Vocabulary) -> Path:
+    """A bundle with an item-to-item table."""
+    _save(tmp_path / "feed", vocabulary, table=_table([0, 1, 2], [3, 4]))
+    return tmp_path / "feed"
 
 
 @pytest.fixture
@@ -176,6 +192,79 @@ def test_a_metric_that_is_not_a_number_is_never_written(
         )
 
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_item_to_item_table_comes_back_and_is_part_of_the_version(
+    feed_bundle: Path, tmp_path: Path, vocabulary: Vocabulary
+) -> None:
+    table = _table([0, 1, 2], [3, 4])
+
+    loaded = load_bundle(feed_bundle)
+
+    assert loaded.recipe.item_to_item == loaded.item_to_item.recipe == table.recipe
+    for history in ([0], [3, 0], [2, 4]):
+        best = loaded.item_to_item.best(np.array(history), count=5)
+        assert best.tolist() == table.best(np.array(history), count=5).tolist()
+    same = _save(tmp_path / "same", vocabulary, table=table)
+    other = _save(tmp_path / "other", vocabulary, table=_table([0, 1, 2], [4, 3]))
+    assert other != same == loaded.version
+    for name in (*FILES, ITEM_TO_ITEM):
+        assert (feed_bundle / name).read_bytes() == (tmp_path / "same" / name).read_bytes()
+
+
+def test_a_bundle_from_before_there_were_tables_loads(bundle: Path) -> None:
+    recipe = json.loads((bundle / "recipe.json").read_text())
+    old = {name: recipe[name] for name in ("context", "model")}
+    (bundle / "recipe.json").write_text(json.dumps(old))
+    _rewrite_manifest(bundle)
+
+    loaded = load_bundle(bundle)
+
+    assert loaded.item_to_item is None
+    assert loaded.recipe.requests is None
+
+
+@pytest.mark.parametrize("place", [0.01, 0.5, 0.99])
+def test_a_changed_byte_of_the_table_is_found(feed_bundle: Path, place: float) -> None:
+    payload = bytearray((feed_bundle / ITEM_TO_ITEM).read_bytes())
+    payload[int(place * len(payload))] ^= 1
+    (feed_bundle / ITEM_TO_ITEM).write_bytes(payload)
+
+    with pytest.raises(BundleCorrupt, match=rf"{ITEM_TO_ITEM} has SHA-256"):
+        load_bundle(feed_bundle)
+
+
+def test_a_missing_table_is_named_and_one_that_is_not_listed_refused(
+    feed_bundle: Path, bundle: Path
+) -> None:
+    (feed_bundle / ITEM_TO_ITEM).rename(bundle / ITEM_TO_ITEM)
+
+    with pytest.raises(BundleCorrupt, match=f"{ITEM_TO_ITEM} is missing"):
+        load_bundle(feed_bundle)
+    with pytest.raises(BundleCorrupt, match=f"{ITEM_TO_ITEM} does not belong"):
+        load_bundle(bundle)
+
+
+def test_a_table_of_another_catalogue_or_no_table_at_all_does_not_fit(
+    feed_bundle: Path, tmp_path: Path, vocabulary: Vocabulary
+) -> None:
+    _save(tmp_path / "other", vocabulary, table=_table([0, 1], num_items=6))
+    (feed_bundle / ITEM_TO_ITEM).write_bytes(b"no table")
+    _rewrite_manifest(feed_bundle)
+
+    with pytest.raises(BundleCorrupt, match="no item-to-item table of 5 items"):
+        load_bundle(tmp_path / "other")
+    with pytest.raises(BundleCorrupt, match="this is no item-to-item table"):
+        load_bundle(feed_bundle)
+
+
+def test_recipe_and_manifest_must_agree_on_the_table(feed_bundle: Path) -> None:
+    recipe = json.loads((feed_bundle / "recipe.json").read_text())
+    (feed_bundle / "recipe.json").write_text(json.dumps(recipe | {"item_to_item": None}))
+    _rewrite_manifest(feed_bundle)
+
+    with pytest.raises(BundleCorrupt, match=rf"item_to_item None and {ITEM_TO_ITEM} is there"):
+        load_bundle(feed_bundle)
 
 
 def _rewrite_manifest(bundle: Path, **changed: object) -> None:

@@ -52,6 +52,7 @@ __all__ = [
     "Promotions",
     "ReadCounts",
     "Receipts",
+    "journey_folder",
     "order_events",
     "read_complete_journey",
     "read_promotions",
@@ -123,7 +124,7 @@ def read_complete_journey(source: Path | None) -> ShopData:
     Raises:
         InvalidDataset: No such folder, or a file or column is missing or of another type.
     """
-    folder = _folder(source)
+    folder = journey_folder(source)
     products = _read(folder, "products", _PRODUCT_COLUMNS, never_missing=("product_id",))
     lines = _read(folder, "transactions", _LINE_COLUMNS, never_missing=_LINE_KEYS)
     demographics = _read(folder, "demographics", _DEMOGRAPHICS_COLUMNS, never_missing=())
@@ -160,7 +161,7 @@ def read_promotions(
     Raises:
         InvalidDataset: No such folder, or the file or a column is missing.
     """
-    path = _folder(source) / "promotions.parquet"
+    path = journey_folder(source) / "promotions.parquet"
     check_columns(path, _PROMOTION_COLUMNS, package=PACKAGE)
     labels = ["display_location", "mailer_location"]
     with pq.ParquetFile(path, read_dictionary=labels) as file:
@@ -177,7 +178,12 @@ def read_promotions(
     return _promotions(pa.concat_tables(parts, promote_options="permissive"))
 
 
-def _folder(source: Path | None) -> Path:
+def journey_folder(source: Path | None) -> Path:
+    """Finds the folder of the parquet files: `source`, or that of the installed package.
+
+    Raises:
+        InvalidDataset: There is no such folder.
+    """
     if source is not None:
         if not source.is_dir():
             raise InvalidDataset(

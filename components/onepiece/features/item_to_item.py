@@ -7,11 +7,14 @@ These lists take the place of a query's preference anchors. Pure numpy, from a t
 # Shape suffixes: N = items in any shape, L = items of one user, P = pairs of neighbours,
 #                 T = triggers.
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
+
+from onepiece.errors import InvalidInput
 
 
 class ItemToItemRecipe(BaseModel):
@@ -71,7 +74,8 @@ class ItemToItem:
             num_items: Items are 0 to `num_items` - 1.
             recipe: How.
         """
-        self._recipe = recipe
+        self.recipe = recipe
+        """How pairs were counted, and how they are added up."""
         self._popularity_N = np.bincount(
             np.concatenate([np.zeros(0, np.int64), *sequences]), minlength=num_items
         )
@@ -82,8 +86,65 @@ class ItemToItem:
         self._weights: NDArray[np.float64] = np.bincount(
             place_P, weights=weights_P, minlength=len(codes)
         ).astype(np.float64)
-        triggers, self._others = np.divmod(codes, num_items)
-        self._starts = np.searchsorted(triggers, np.arange(num_items + 1))
+        triggers, others_P = np.divmod(codes, num_items)
+        self._others: NDArray[np.int64] = others_P
+        self._starts: NDArray[np.int64] = np.searchsorted(triggers, np.arange(num_items + 1))
+
+    @classmethod
+    def from_arrays(
+        cls, arrays: Mapping[str, NDArray[Any]], *, num_items: int, recipe: ItemToItemRecipe
+    ) -> Self:
+        """Makes the table that `arrays` was asked of; it gives the same lists to the last bit.
+
+        Args:
+            arrays: Its arrays.
+            num_items: Items are 0 to `num_items` - 1.
+            recipe: Its recipe.
+
+        Raises:
+            InvalidInput: Arrays are missing or unknown, or are no table of so many items.
+        """
+        table = cls((), num_items=num_items, recipe=recipe)
+        empty = table.arrays()
+        if set(arrays) != set(empty) or any(
+            values.ndim != 1 or values.dtype != empty[name].dtype for name, values in arrays.items()
+        ):
+            raise InvalidInput(
+                f"an item-to-item table has the arrays {sorted(empty)}, these are {sorted(arrays)}"
+                ", or have other types or axes; build the examples again"
+            )
+        starts, others, weights_P = arrays["starts"], arrays["others"], arrays["weights"]
+        popularity_N = arrays["popularity"]
+        if not (
+            len(starts) == num_items + 1
+            and len(popularity_N) == num_items
+            and starts[0] == 0
+            and starts[-1] == len(others) == len(weights_P)
+            and (np.diff(starts) >= 0).all()
+            and ((others >= 0) & (others < num_items)).all()
+            and np.isfinite(weights_P).all()
+        ):
+            raise InvalidInput(
+                f"the arrays are no item-to-item table of {num_items} items: they point beyond its "
+                "ends, or hold weights that are no numbers; build the examples again"
+            )
+        table._popularity_N, table._starts = popularity_N, starts
+        table._others, table._weights = others.astype(np.int64), weights_P
+        return table
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Gives the table as arrays, which is how it is kept on disk.
+
+        Returns:
+            `starts` (N + 1,) int64, where each trigger's pairs begin; `others` (P,) int32, what
+            they name, ascending; `weights` (P,) float64; `popularity` (N,) int64.
+        """
+        return {
+            "starts": self._starts,
+            "others": self._others.astype(np.int32),
+            "weights": self._weights,
+            "popularity": self._popularity_N,
+        }
 
     def scores(self, history_L: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Scores what the newest items of a history name; items of the history are left out.
@@ -94,17 +155,17 @@ class ItemToItem:
         Returns:
             Items, ascending, and their scores, above 0.
         """
-        triggers_T = history_L[::-1][: self._recipe.num_triggers]
+        triggers_T = history_L[::-1][: self.recipe.num_triggers]
         items: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
         weights: list[NDArray[np.float64]] = [np.zeros(0)]
         for age, trigger in enumerate(triggers_T.tolist()):
             row = slice(self._starts[trigger], self._starts[trigger + 1])
             items.append(self._others[row])
-            weights.append(self._recipe.trigger_decay**age * self._weights[row])
+            weights.append(self.recipe.trigger_decay**age * self._weights[row])
         found_N, place = np.unique(np.concatenate(items), return_inverse=True)
         sums_N = np.bincount(place, weights=np.concatenate(weights), minlength=len(found_N))
         popularity_N = self._popularity_N[found_N]
-        scores_N = sums_N / np.maximum(popularity_N, 1) ** self._recipe.popularity_exponent
+        scores_N = sums_N / np.maximum(popularity_N, 1) ** self.recipe.popularity_exponent
         is_new_N = ~np.isin(found_N, history_L)
         return found_N[is_new_N], scores_N[is_new_N]
 

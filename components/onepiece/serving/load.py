@@ -20,7 +20,8 @@ def load_pipeline(
     Raises:
         NotFound: A folder is missing.
         BundleCorrupt: A file differs from its recorded hash.
-        InvalidInput: The index is of another bundle, or a bundle lacks the head it is for.
+        InvalidInput: The index is of another bundle, or a bundle lacks the head it is for or
+            reads what no request brings.
     """
     torch.set_num_threads(settings.num_torch_threads)
     bundle = load_bundle(paths.bundle)

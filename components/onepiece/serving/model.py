@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from onepiece.bundle import Bundle
 from onepiece.context.batching import ContextBatch, collate
 from onepiece.context.builder import Context, build_context
+from onepiece.context.feed import feed_signals
 from onepiece.context.request import ContextRequest
+from onepiece.datasets.event_data import ALL_ITEMS
 from onepiece.models.inputs import candidate_tensors, context_tensors
 
 
@@ -67,7 +69,7 @@ class ServingModel:
     def encode(self, requests: Sequence[ContextRequest]) -> EncodedRequests:
         """Builds and encodes the contexts of at least one request; candidates are not read."""
         contexts = tuple(
-            build_context(request, self._recipe.context, self._bundle.vocabulary)
+            build_context(self._as_trained(request), self._recipe.context, self._bundle.vocabulary)
             for request in requests
         )
         batch = collate(contexts)
@@ -102,6 +104,19 @@ class ServingModel:
             }
             for row, given in enumerate(candidates)
         ]
+
+    def _as_trained(self, request: ContextRequest) -> ContextRequest:
+        """Gives a feed's request what a feed's model was trained on; leaves any other as it is."""
+        if self._recipe.requests != "feed" or request.query_id != ALL_ITEMS:
+            return request
+        signals = feed_signals(
+            request.signals.recent,
+            self._recipe.context,
+            self._bundle.vocabulary,
+            as_of_ms=request.as_of_ms,
+            table=self._bundle.item_to_item,
+        )
+        return replace(request, signals=signals)
 
     def _with_candidates(
         self, batch: ContextBatch, candidates: Sequence[CandidateRows]

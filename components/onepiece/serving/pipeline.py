@@ -17,6 +17,7 @@ from onepiece.features.item_table import ItemTables
 from onepiece.features.store import OnlineStore, SignalKey
 from onepiece.index.build import ItemIndex
 from onepiece.serving.answers import Origin, given_item_ids, write_answer
+from onepiece.serving.bundle_checks import check_servable
 from onepiece.serving.item_table import Shelves
 from onepiece.serving.model import EncodeOnce, ServingModel
 from onepiece.serving.rank import OnePieceRanker, PopularRanker, Ranked, Ranker, RepeatRanker
@@ -85,11 +86,10 @@ class Pipeline:
             signals_timeout_s: Longest wait for the store; None waits, for replays.
 
         Raises:
-            InvalidInput: The index is of another bundle, or a bundle lacks the head it is for.
+            InvalidInput: The index is of another bundle, or a bundle lacks the head it is for or
+                reads what no request brings.
         """
-        _check_head("retrieval", bundle, bundle.recipe.model.retrieval_tasks)
-        ranking = ranking_bundle or bundle
-        _check_head("ranking", ranking, ranking.recipe.model.ranking_tasks)
+        check_servable(bundle, ranking_bundle or bundle)
         if index.bundle_version != bundle.version:
             raise InvalidInput(
                 f"the index is of bundle {index.bundle_version}, the model of {bundle.version}; "
@@ -263,14 +263,6 @@ class Pipeline:
                 requests, asked, candidates, ranked, digests, strict=True
             )
         ]
-
-
-def _check_head(stage: str, bundle: Bundle, tasks: Sequence[str]) -> None:
-    if not tasks:
-        raise InvalidInput(
-            f"bundle {bundle.version} has no {stage} head; give one model with both heads, or two "
-            "bundles: --bundle one that retrieves, --ranking-bundle one that ranks"
-        )
 
 
 def _context_request(asked: Asked) -> ContextRequest:

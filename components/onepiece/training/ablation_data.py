@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from onepiece.datasets.complete_journey import journey_folder
 from onepiece.errors import InvalidInput
 from onepiece.training.ablations import Row
 from onepiece.training.compare import Contender
-from onepiece.training.compare_data import examples_folders
+from onepiece.training.compare_data import examples_folders, files_digest
 from onepiece.training.journey import build_journey_examples
 from onepiece.training.recipe import TrainingRecipe
 
@@ -58,7 +59,11 @@ def slug(name: str) -> str:
 def _built(recipe: TrainingRecipe, source: Path | None, out: Path) -> tuple[Path, Path]:
     """Builds the examples of a row's context, unless an earlier row had the same."""
     assert recipe.intents is not None  # noqa: S101 - checked by the caller
-    parts = (recipe.context.model_dump_json(), recipe.intents.model_dump_json())
+    parts = (
+        files_digest(journey_folder(source).glob("*.parquet")),
+        recipe.context.model_dump_json(),
+        recipe.intents.model_dump_json(),
+    )
     data, test = examples_folders(out, parts)
     if not (data.is_dir() and test.is_dir()):
         build_journey_examples(source, recipe, data, test_out=test)

@@ -139,6 +139,12 @@ def _run(
             f"{bundle} was trained with another recipe than {contender.name} has now; name a new "
             "folder, or delete that bundle and its run"
         )
+    examples = open_examples(contender.data, context=recipe.context)
+    if provenance["examples_digest"] != examples.digest:
+        raise InvalidInput(
+            f"{bundle} was trained on other examples than {contender.data}; name a new folder, or "
+            "delete that bundle and its run"
+        )
     if not result.is_dir():
         test = open_examples(contender.test, context=recipe.context)
         _save(measure(load_bundle(bundle).model, test), result)

@@ -1,7 +1,7 @@
 """What a comparison is made on: recipes by name, and examples built once for each context."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,7 +66,9 @@ def contenders_of(
     if data is not None and test is not None:
         return [Contender(name, recipe, data, test) for name, recipe in read.items()]
     assert events is not None  # noqa: S101 - checked above
-    return [_with_examples(name, recipe, events, out) for name, recipe in read.items()]
+    paths = (*events.glob("events/part-*.jsonl"), *events.glob("catalogue.parquet"))
+    imported = files_digest(paths)
+    return [_with_examples(name, recipe, events, imported, out) for name, recipe in read.items()]
 
 
 def feed_floors(contenders: Sequence[Contender]) -> dict[str, Measured]:
@@ -89,14 +91,20 @@ def _quick_recipes() -> list[Path]:
     return sorted(folder.glob("*.yaml"))
 
 
-def _with_examples(name: str, recipe: TrainingRecipe, events: Path, out: Path) -> Contender:
-    """Builds the examples of a recipe's context, unless an earlier recipe had the same."""
+def _with_examples(
+    name: str, recipe: TrainingRecipe, events: Path, imported: str, out: Path
+) -> Contender:
+    """Builds the examples of a recipe's context, unless an earlier recipe had the same.
+
+    `imported` is the digest of what is in the folder `events`.
+    """
     if recipe.feed is None:
         raise InvalidInput(
             f"recipe {name} has no part `feed`, and --events is a feed; add one, or build examples "
             "and give them as --data and --test"
         )
     parts = (
+        imported,
         recipe.context.model_dump_json(),
         recipe.feed.model_dump_json(),
         str(recipe.seed),
@@ -131,3 +139,13 @@ def examples_folders(out: Path, parts: Sequence[str]) -> tuple[Path, Path]:
     """Names the folders of examples and of their test by what they are built from."""
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
     return out / "examples" / digest, out / "examples" / f"{digest}-test"
+
+
+def files_digest(paths: Iterable[Path]) -> str:
+    """Hashes names and contents of files, wherever they lie: 64 hexadecimal digits."""
+    hasher = hashlib.sha256()
+    for path in sorted(paths, key=lambda path: path.name):
+        with path.open("rb") as file:
+            contents = hashlib.file_digest(file, "sha256").hexdigest()
+        hasher.update(f"{path.name} {contents}\n".encode())
+    return hasher.hexdigest()

@@ -14,16 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onepiece.context.builder import build_context
+from onepiece.context.feed import feed_signals
 from onepiece.context.request import CANDIDATE_FEATURES, Candidates, ContextRequest
 from onepiece.context.vocabulary import FIRST_ROW, Vocabulary, build_vocabulary
 from onepiece.datasets.event_data import ALL_ITEMS, ALL_STORES
 from onepiece.errors import InvalidDataset
-from onepiece.events.anchors import Anchors
 from onepiece.events.catalogue import Catalogue
 from onepiece.events.interactions import Interactions
 from onepiece.events.schema import DAY_MS, Action, Cart, Click, Event, Order
 from onepiece.features.item_to_item import ItemToItem, ItemToItemRecipe
-from onepiece.features.store import Signals
 from onepiece.training.feed_recipe import FeedRecipe
 from onepiece.training.packed import Example, write_examples
 from onepiece.training.recipe import TrainingRecipe
@@ -102,18 +101,24 @@ def build_feed_examples(
             trained, num_items=len(catalogue.item_ids), recipe=feed.item_to_item
         )
     maker = _Maker(vocabulary, recipe, neighbours, popularity, counts, on_progress)
-    for folder, examples, is_test in (
-        (out, maker.training_examples(users), False),
-        (test_out, maker.test_examples(users), True),
-    ):
-        write_examples(
-            folder,
-            examples,
-            vocabulary=vocabulary,
-            context=recipe.context,
-            ranks="catalogue",
-            is_test=is_test,
-        )
+    write_examples(
+        out,
+        maker.training_examples(users),
+        vocabulary=vocabulary,
+        context=recipe.context,
+        ranks="catalogue",
+        requests="feed",
+        item_to_item=neighbours.everybody if neighbours else None,
+    )
+    write_examples(
+        test_out,
+        maker.test_examples(users),
+        vocabulary=vocabulary,
+        context=recipe.context,
+        ranks="catalogue",
+        requests="feed",
+        is_test=True,
+    )
     return counts
 
 
@@ -182,28 +187,28 @@ class _Maker:
         )
 
     def _request(self, user: _User, place: int, *, is_training: bool) -> ContextRequest:
-        # One token an item: more events than tokens can only repeat items.
-        first = max(place - self._recipe.context.max_recent_tokens, 0)
-        recent = Interactions(
-            user.item_ids[first:place], user.actions[first:place], user.at_ms[first:place]
-        )
+        past = Interactions(user.item_ids[:place], user.actions[:place], user.at_ms[:place])
         return ContextRequest(
             user_id=user.user_id,
             query_id=ALL_ITEMS,
             store_id=ALL_STORES,
             as_of_ms=user.at_ms[place],
-            signals=Signals(recent=recent, anchors=self._anchors(user, place, is_training)),
+            signals=feed_signals(
+                past,
+                self._recipe.context,
+                self._vocabulary,
+                as_of_ms=user.at_ms[place],
+                table=self._table(user, is_training),
+            ),
             candidates=Candidates(
                 (user.item_ids[place],), np.zeros((1, len(CANDIDATE_FEATURES)), np.float32)
             ),
         )
 
-    def _anchors(self, user: _User, place: int, is_training: bool) -> Anchors:
+    def _table(self, user: _User, is_training: bool) -> ItemToItem | None:
         if self._neighbours is None:
-            return Anchors()
-        table = self._neighbours.of(user.code) if is_training else self._neighbours.everybody
-        best = table.best(user.items_L[:place], count=self._recipe.context.max_anchor_tokens)
-        return Anchors(clicked=tuple(self._vocabulary.item_ids[item] for item in best.tolist()))
+            return None
+        return self._neighbours.of(user.code) if is_training else self._neighbours.everybody
 
 
 class _Neighbours:

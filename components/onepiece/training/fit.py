@@ -92,8 +92,9 @@ def fit(
     version = save_bundle(
         out,
         model=trained.model,
-        recipe=BundleRecipe(context=recipe.context, model=recipe.model),
+        recipe=BundleRecipe(context=recipe.context, model=recipe.model, requests=examples.requests),
         vocabulary=examples.vocabulary,
+        item_to_item=examples.item_to_item,
         metrics=metrics,
         provenance={
             "recipe": recipe.model_dump(mode="json"),

@@ -11,11 +11,13 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from onepiece.bundle import ITEM_TO_ITEM, RequestKind, dump_item_to_item, load_item_to_item
 from onepiece.context.batching import ContextBatch
 from onepiece.context.builder import Context
 from onepiece.context.recipe import ContextRecipe
 from onepiece.context.vocabulary import Vocabulary
-from onepiece.errors import InvalidDataset, InvalidRecipe, NotFound
+from onepiece.errors import InvalidDataset, InvalidInput, InvalidRecipe, NotFound
+from onepiece.features.item_to_item import ItemToItem, ItemToItemRecipe
 from onepiece.features.schema import feature_schema_digest
 from onepiece.output import new_folder, write_durably
 
@@ -112,6 +114,11 @@ class Examples:
     columns: dict[str, NDArray[Any]]
     ranks: Ranks = "shelf"
     """What a model is measured on: the example's own candidates, or the whole catalogue."""
+    requests: RequestKind | None = None
+    """What the requests were; None of examples from before this was noted."""
+    item_to_item: ItemToItem | None = None
+    """Of everybody's training part, which requests after the training read; None: they read none.
+    Not in `digest`: the anchors in the columns come from it."""
 
     def __len__(self) -> int:
         return len(self.columns["query_row"])
@@ -173,6 +180,8 @@ def write_examples(
     vocabulary: Vocabulary,
     context: ContextRecipe,
     ranks: Ranks = "shelf",
+    requests: RequestKind = "shop",
+    item_to_item: ItemToItem | None = None,
     is_test: bool = False,
 ) -> int:
     """Writes examples to a new folder, whole or not at all, and returns how many.
@@ -183,6 +192,8 @@ def write_examples(
         vocabulary: Rows of the contexts; of a test, those of the training.
         context: Recipe of the contexts.
         ranks: What a model is measured on.
+        requests: What the requests are.
+        item_to_item: What a feed's requests read after the training, for the bundle; None: nothing.
         is_test: Whether nothing in it is to be trained on: every example is a validation example.
 
     Raises:
@@ -208,10 +219,14 @@ def write_examples(
             "format": 2,
             "num_examples": num_examples,
             "ranks": ranks,
+            "requests": requests,
+            "item_to_item": item_to_item and item_to_item.recipe.model_dump(mode="json"),
             "context": context.model_dump(mode="json"),
             "feature_schema_digest": feature_schema_digest(),
             "digest": hasher.hexdigest(),
         }
+        if item_to_item is not None:
+            write_durably(temporary / ITEM_TO_ITEM, dump_item_to_item(item_to_item))
         write_durably(temporary / _VOCABULARY, vocabulary_json)
         write_durably(temporary / _MANIFEST, json.dumps(manifest, indent=1).encode())
         return num_examples
@@ -243,7 +258,8 @@ def open_examples(folder: Path, *, context: ContextRecipe) -> Examples:
         built_with = ContextRecipe.model_validate(manifest["context"])
         digest, schema = str(manifest["digest"]), str(manifest["feature_schema_digest"])
         ranks = _RANKS[manifest["ranks"]]
-    except (OSError, ValueError, KeyError) as error:
+        table = _open_table(folder, manifest.get("item_to_item"), vocabulary)
+    except (OSError, ValueError, KeyError, InvalidInput) as error:
         raise InvalidDataset(f"{folder} does not hold whole examples: {error}") from error
     if schema != feature_schema_digest():
         raise InvalidDataset(
@@ -256,7 +272,24 @@ def open_examples(folder: Path, *, context: ContextRecipe) -> Examples:
             f"{context!r}; build them again with this recipe"
         )
     return Examples(
-        vocabulary=vocabulary, context=context, digest=digest, columns=columns, ranks=ranks
+        vocabulary=vocabulary,
+        context=context,
+        digest=digest,
+        columns=columns,
+        ranks=ranks,
+        requests=manifest.get("requests"),
+        item_to_item=table,
+    )
+
+
+def _open_table(folder: Path, recipe: object, vocabulary: Vocabulary) -> ItemToItem | None:
+    """Reads the item-to-item table, if the examples have one."""
+    if recipe is None:
+        return None
+    return load_item_to_item(
+        (folder / ITEM_TO_ITEM).read_bytes(),
+        recipe=ItemToItemRecipe.model_validate(recipe),
+        num_items=len(vocabulary.item_ids),
     )
 
 

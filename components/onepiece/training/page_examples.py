@@ -95,6 +95,7 @@ def build_page_examples(
             maker.examples(chosen),
             vocabulary=vocabulary,
             context=recipe.context,
+            requests="shown_list" if recipe.pages.has_list_features else "shop",
             is_test=is_test,
         )
     return counts

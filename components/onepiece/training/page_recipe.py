@@ -39,5 +39,6 @@ class PageRecipe(BaseModel):
     has_list_features: bool = Field(
         True,
         description="Whether candidates have the features of the shown list: its order, its "
-        "prices, who took them before. Off for a model that is to be served, which has no list.",
+        "prices, who took them before. Off for a model that is to be served: no request brings "
+        "them, and a server refuses the bundle.",
     )

@@ -167,6 +167,7 @@ def make_bundle(folder: Path, catalogue: Catalogue, *, seed: int = 0, **model: o
     recipe = BundleRecipe(
         context=ContextRecipe(),
         model=OnePieceRecipe(width=16, id_width=8, side_width=4, group_size=6, **model),
+        requests="shop",
     )
     vocabulary = build_vocabulary(
         catalogue, query_ids=CATEGORIES, order_counts=dict.fromkeys(MILK, 1)

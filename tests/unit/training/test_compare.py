@@ -94,6 +94,30 @@ def test_a_changed_recipe_is_not_taken_for_the_one_that_was_trained(place: Path)
         )
 
 
+def test_other_events_are_not_taken_for_those_that_examples_were_built_from(place: Path):
+    (plain,) = _contenders(place, "plain", out="moved")
+    compare([plain], floors={}, seeds=[0], out=place / "moved")
+    write_event_data(planted_feed(PlantedFeed(40, 3, 4, seed=1)), place / "others")
+    write_event_data(planted_feed(PlantedFeed(40, 3, 4)), place / "copy")
+
+    def again(events: str) -> Contender:
+        (one,) = contenders_of(
+            [str(place / "plain.yaml")],
+            events=place / events,
+            data=None,
+            test=None,
+            out=place / "moved",
+        )
+        return one
+
+    assert again("copy") == plain
+    other = again("others")
+    assert other.data != plain.data
+    assert other.test != plain.test
+    with pytest.raises(InvalidInput, match="trained on other examples"):
+        compare([other], floors={}, seeds=[0], out=place / "moved")
+
+
 def test_two_contenders_of_one_name_and_no_seeds_are_refused(place: Path):
     (plain,) = _contenders(place, "plain")
 

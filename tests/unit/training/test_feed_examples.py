@@ -1,14 +1,16 @@
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from onepiece.bundle import ITEM_TO_ITEM
 from onepiece.context.builder import TokenKind
 from onepiece.context.recipe import ContextRecipe
 from onepiece.errors import InvalidDataset
 from onepiece.events.catalogue import UNKNOWN, Catalogue
 from onepiece.events.schema import DAY_MS, Click, Event, Impression
-from onepiece.features.item_to_item import ItemToItemRecipe
+from onepiece.features.item_to_item import ItemToItem, ItemToItemRecipe
 from onepiece.training.feed_examples import build_feed_examples
 from onepiece.training.feed_recipe import FeedRecipe
 from onepiece.training.packed import Examples, open_examples
@@ -122,6 +124,49 @@ def test_lists_of_a_training_come_from_other_users_and_never_from_later_parts(tm
     # In training, whoever took a: u is told of v's b and f, v of u's and w's b and e (c is third).
     assert [anchors(data, row) for row in (0, 3)] == ["bf", "be"]
     assert set("".join(anchors(test, row) for row in range(len(test)))) <= set("abcef")
+
+
+def test_the_table_that_requests_after_the_training_read_lies_beside_what_is_trained_on(
+    tmp_path: Path,
+):
+    events = _clicks("u", "abcdg") + _clicks("v", "abfdg")
+    recipe = _recipe(item_to_item=ItemToItemRecipe(num_triggers=2).model_dump())
+
+    _, data, test = _build(tmp_path, events, recipe)
+
+    trained = [np.array(one, dtype=np.int64) for one in ([0, 1, 2], [0, 1, 5])]
+    everybody = ItemToItem(trained, num_items=7, recipe=recipe.feed.item_to_item)
+    assert data.requests == test.requests == "feed"
+    assert data.item_to_item.recipe == recipe.feed.item_to_item
+    for name, values in everybody.arrays().items():
+        assert np.array_equal(data.item_to_item.arrays()[name], values)
+    assert test.item_to_item is None
+
+
+def test_examples_of_before_there_were_tables_open_without_one(tmp_path: Path):
+    _build(tmp_path, _clicks("u", "abcdefg"), _recipe())
+    manifest = tmp_path / "data" / "examples.json"
+    told = json.loads(manifest.read_text())
+    del told["requests"], told["item_to_item"]
+    manifest.write_text(json.dumps(told))
+
+    data = open_examples(tmp_path / "data", context=CONTEXT)
+
+    assert data.requests is None
+    assert data.item_to_item is None
+
+
+def test_a_broken_or_missing_table_says_so(tmp_path: Path):
+    recipe = _recipe(item_to_item=ItemToItemRecipe().model_dump())
+    _build(tmp_path, _clicks("u", "abcdefg"), recipe)
+    table = tmp_path / "data" / ITEM_TO_ITEM
+
+    table.write_bytes(table.read_bytes()[:-1])
+    with pytest.raises(InvalidDataset, match="no item-to-item table"):
+        open_examples(tmp_path / "data", context=CONTEXT)
+    table.unlink()
+    with pytest.raises(InvalidDataset, match=ITEM_TO_ITEM):
+        open_examples(tmp_path / "data", context=CONTEXT)
 
 
 def test_the_same_draws_are_made_again(tmp_path: Path):

@@ -264,13 +264,17 @@ def test_list_features_are_place_price_and_who_took_the_item() -> None:
     assert features[:, 3] == pytest.approx(np.log1p([50, 100, 200, 0]))
 
 
-def test_a_model_that_is_to_be_served_is_trained_without_the_list(build, page_recipe) -> None:
+def test_a_model_that_is_to_be_served_is_trained_without_the_list(
+    built, build, page_recipe
+) -> None:
     recipe = page_recipe.model_copy(update={"pages": PageRecipe(has_list_features=False)})
 
     _, test = build(_data(), recipe)
 
     features = _all(test).context.candidate_features
     assert set(np.unique(features).tolist()) == {0.0, 1.0}
+    assert test.requests == "shop"
+    assert built[0].requests == built[1].requests == "shown_list"
 
 
 def test_named_sessions_are_used_where_the_data_set_has_them(build, page_recipe) -> None:
