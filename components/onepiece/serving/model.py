@@ -1,7 +1,8 @@
 """The bundle's model as serving uses it: numpy in, numpy out, one encode for both stages."""
 
 # Shape suffixes: B = requests, K = vectors a user or tasks, D = width of a vector,
-#                 N = candidates, F = candidate features.
+#                 N = candidates, F = candidate features, T = tokens, P = pairs of a request
+#                 and an item.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,8 +17,12 @@ from onepiece.context.batching import ContextBatch, collate
 from onepiece.context.builder import Context, build_context
 from onepiece.context.feed import feed_signals
 from onepiece.context.request import ContextRequest
+from onepiece.context.vocabulary import FIRST_ROW
 from onepiece.datasets.event_data import ALL_ITEMS
+from onepiece.index.search import NO_ROW, Hits, VectorIndex, best_rows, stack_hits
 from onepiece.models.inputs import candidate_tensors, context_tensors
+from onepiece.models.protocols import Users
+from onepiece.models.recall import pair_scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +82,48 @@ class ServingModel:
             encoding = self._model.encode_context(context_tensors(batch))
         return EncodedRequests(contexts, batch, encoding)
 
-    def query_vectors(self, encoded: EncodedRequests) -> NDArray[np.float32]:
-        """Returns (B, D) float32, r_K of each request (OnePiece 3.4)."""
+    def search(
+        self,
+        index: VectorIndex,
+        encoded: EncodedRequests,
+        num_wanted: int,
+        *,
+        allowed: Sequence[NDArray[np.int64]],
+    ) -> Hits:
+        """Finds the items that score highest for r_K of each request (OnePiece 3.4).
+
+        Items of the context are found by their codes, which only come near their scores; more
+        items than are wanted are found, scored exactly and ordered again.
+
+        Args:
+            index: Of this bundle's vectors.
+            encoded: The requests.
+            num_wanted: K, at least 1.
+            allowed: Rows of the index that each request may get; see `VectorIndex.search`.
+        """
         with torch.inference_mode():
-            vectors_BKD = self._model.user_vectors(encoded.encoding)
-        query_BD: NDArray[np.float32] = vectors_BKD[:, -1].numpy()
-        return query_BD
+            users = self._model.users(encoded.encoding)
+            query_BD = users.vectors_BKD[:, -1].numpy()
+            if users.recalled is None:
+                return index.search(query_BD, num_wanted, allowed=allowed)
+            # Each token's item may be found too low by its code, and push another one down.
+            num_found = num_wanted + users.recalled.rows_BT.shape[1]
+            found = index.search(query_BD, num_found, allowed=allowed)
+            return self._scored_exactly(users, found, num_wanted)
+
+    def _scored_exactly(self, users: Users, found: Hits, num_wanted: int) -> Hits:
+        rows_BK = torch.from_numpy(found.rows_BK)
+        request_P, place_P = (rows_BK != NO_ROW).nonzero(as_tuple=True)
+        rows_P = rows_BK[request_P, place_P] + FIRST_ROW
+        last_P = torch.full_like(request_P, users.vectors_BKD.shape[1] - 1)
+        items_PD = self._model.item_vectors(rows_P)
+        scores_BK = torch.full(rows_BK.shape, -torch.inf)
+        scores_BK[request_P, place_P] = pair_scores(users, request_P, last_P, rows_P, items_PD)
+        best = [
+            best_rows(rows_K[rows_K != NO_ROW], scores_K[rows_K != NO_ROW], num_wanted)
+            for rows_K, scores_K in zip(found.rows_BK, scores_BK.numpy(), strict=True)
+        ]
+        return stack_hits(best, num_wanted)
 
     def probabilities(
         self, encoded: EncodedRequests, candidates: Sequence[CandidateRows]

@@ -112,10 +112,10 @@ class OnePieceRetriever:
         self, asked: Sequence[Asked], num_wanted: Sequence[int], encoding: EncodeOnce
     ) -> list[Candidates]:
         """Searches the index, restricted to each pool; see `Retriever.retrieve`."""
-        query_BD = self._model.query_vectors(encoding.get())
         allowed = [one.shelf.index_rows[one.shelf.pool] for one in asked]
-        hits = self._index.search(
-            query_BD,
+        hits = self._model.search(
+            self._index,
+            encoding.get(),
             max(num_wanted),
             allowed=[np.sort(rows[rows != UNKNOWN_ITEM]) for rows in allowed],
         )

@@ -123,11 +123,14 @@ def _with_examples(
 
 def _of_shop(name: str, recipe: TrainingRecipe, shop: "Shop", out: Path) -> Contender:
     """Builds the examples of a recipe from a shop's log, unless an earlier recipe had the same."""
+    # Features and item tables follow from the log and the catalogue.
+    logged = [path for path in (shop.folder / "log").iterdir() if path.is_file()]
     parts = (
+        files_digest([shop.folder / "catalogue.parquet", *logged]),
         recipe.context.model_dump_json(),
         recipe.examples.model_dump_json(),
         str(recipe.seed),
-        f"{shop.folder.resolve()} {shop.until_ms} {shop.test_days}",
+        f"{shop.until_ms} {shop.test_days}",
     )
     data, test = examples_folders(out, parts)
     if not (data.is_dir() and test.is_dir()):
