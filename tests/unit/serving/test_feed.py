@@ -42,6 +42,8 @@ MODELS = {
         "item_ids": "learned",
         "id_width": 16,
         "has_match_bias": False,
+        # Far fewer floats than items: codes alone would put recalled items in a wrong order.
+        "recognition_width": 4,
     },
     "hstu": {"kind": "hstu", "task": "click", "width": 16, "num_layers": 1},
 }
