@@ -94,7 +94,9 @@ class OnePiece(Model):
             mask_BS,
             segments_BS=segments_BS,
             num_read=self.recipe.retrieval_block_size,
-            visible_SS=causal_mask(rows_BSD.shape[1]) if is_causal else None,
+            visible_SS=causal_mask(rows_BSD.shape[1], device=rows_BSD.device)
+            if is_causal
+            else None,
         )
         seen_rows_BT = context.item_rows_BT * seen_BT
         return ContextEncoding(seen_rows_BT, rows_BSD, attributes_BSA, segments_BS, encoded)
@@ -239,7 +241,7 @@ class OnePiece(Model):
 
     def _visible_candidates(self, size: int) -> Tensor | None:
         """Says which candidate of a group sees which: (M, M); all if None."""
-        return None if self.recipe.has_visible_candidates else alone_mask(size)
+        return None if self.recipe.has_visible_candidates else alone_mask(size, device=self.device)
 
     def _codes(self, item_rows: Tensor) -> Tensor:
         """Looks up the codes of items; zeros where there is nothing to recognise."""

@@ -154,7 +154,11 @@ def train(
 
 def _stepper(run: Run, examples: Examples, num_steps: int) -> Stepper:
     catalogue = run.recipe.losses.catalogue
-    sampler = NegativeSampler(examples.vocabulary, catalogue) if catalogue else None
+    sampler = (
+        NegativeSampler(examples.vocabulary, catalogue, device=run.model.device)
+        if catalogue
+        else None
+    )
     return Stepper(
         model=run.model,
         optimiser=run.optimiser,

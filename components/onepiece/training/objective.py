@@ -84,7 +84,7 @@ def _catalogue(
                 "which gives no vector at every position; set it to last, or model.kind to "
                 "sasrec, hstu or gru4rec"
             )
-        context = context_tensors(batch.context)
+        context = context_tensors(batch.context, device=model.device)
         return all_positions_loss(
             model, context, rows_BN, positive_BNK[..., 0], sampler, recipe=recipe
         )
