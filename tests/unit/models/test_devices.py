@@ -43,7 +43,7 @@ def _recipes() -> Iterator[BaseModel]:
 
 
 @pytest.mark.parametrize("is_training", [True, False])
-@pytest.mark.parametrize("recipe", _recipes(), ids=lambda recipe: repr(recipe)[:200])
+@pytest.mark.parametrize("recipe", list(_recipes()), ids=lambda recipe: repr(recipe)[:200])
 def test_every_output_is_computed_where_the_model_lies(
     vocabulary: Vocabulary,
     make_context: Callable[..., Context],
