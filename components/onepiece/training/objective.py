@@ -44,7 +44,7 @@ class Inputs:
     rows_BN: Tensor
     """(B, N) int64 rows of the candidates as given; 0 is padding."""
     stages_BN: Tensor
-    """(B, N) int8 `Stage` of each."""
+    """(B, N) int64 `Stage` of each."""
     mask_BN: Tensor
     """(B, N) bool, True for a candidate."""
 

@@ -13,11 +13,11 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
         help="search fields of a recipe for some minutes, through Ray Tune",
         description="Draw values for some fields of a recipe, train each on --data and compare "
         "them on its validation examples, for as many minutes as every other model gets. Trials "
-        "that lag behind stop early. No test is read. Run in a checkout, with the extra `train`.",
+        "that lag behind stop early. No test is read. A space is YAML, one field a line, as "
+        "'optimiser.learning_rate: {loguniform: [1.0e-4, 1.0e-2]}' or "
+        "'model.width: {choice: [32, 64]}'. Run in a checkout, with the extra `train`.",
         epilog="example: onepiece training search --recipe ray_jobs/recipes/feed_sasrec.yaml "
-        "--data runs/examples --space space.yaml --minutes 30 --out runs/search; a space is, say, "
-        "'optimiser.learning_rate: {loguniform: [1.0e-4, 1.0e-2]}' and "
-        "'model.width: {choice: [32, 64]}'",
+        "--data runs/examples --space space.yaml --minutes 30 --out runs/search",
     )
     search.add_argument("--recipe", type=Path, required=True, help="YAML to start from")
     search.add_argument("--data", type=Path, required=True, help="folder of examples")
