@@ -66,8 +66,8 @@ def main(args: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Train a bundle with Ray Train.")
     for option in ("recipe", "data", "out", "storage", "start-from"):
-        path = {"type": lambda text: Path(text).resolve(), "required": option != "start-from"}
-        parser.add_argument(f"--{option}", **path)
+        is_needed = option != "start-from"
+        parser.add_argument(f"--{option}", type=lambda x: Path(x).resolve(), required=is_needed)
     parser.add_argument("--workers", type=int, default=1, help="processes that train")
     parser.add_argument("--gpu", action="store_true", help="give each worker a GPU")
     parser.add_argument("--metrics-port", type=int, default=0, help="of Prometheus; 0: none")

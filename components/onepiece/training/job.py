@@ -81,7 +81,7 @@ def open_job(
 def run_job(
     document: str,
     *,
-    checkpoints: Path,
+    checkpoints: Path | None,
     resume_from: Path | None,
     share: Share,
     machine: Machine,
