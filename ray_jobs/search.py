@@ -45,7 +45,7 @@ def tune_for_a_while(search: Search, logs: Path, args: argparse.Namespace) -> No
     numbers = count()
     # Beyond the last epoch: who comes that far has finished, and is not stopped.
     scheduler = Scheduler(time_attr="epoch", max_t=search.recipe.epochs + 1, reduction_factor=3)
-    options = {"metric": "value", "mode": "max", "num_samples": -1, "scheduler": scheduler}
+    options = {"metric": "value", "mode": "max", "num_samples": args.trials, "scheduler": scheduler}
     tune.Tuner(
         tune.with_resources(attempt, {"cpu": 1, "gpu": int(args.gpu)}),
         param_space={"number": tune.sample_from(lambda _: next(numbers))},
@@ -69,6 +69,7 @@ if __name__ == "__main__":
     for option in ("recipe", "data", "space", "out"):
         parser.add_argument(f"--{option}", type=lambda text: Path(text).resolve(), required=True)
     parser.add_argument("--minutes", type=float, required=True, help="time for all trials")
+    parser.add_argument("--trials", type=int, default=-1, help="most trials; -1: no limit")
     parser.add_argument("--workers", type=int, default=1, help="trials at a time")
     parser.add_argument("--gpu", action="store_true", help="give each trial a GPU")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")

@@ -24,6 +24,9 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     search.add_argument("--space", type=Path, required=True, help="YAML, dotted field -> values")
     search.add_argument("--minutes", type=float, required=True, help="time for all trials")
     search.add_argument("--out", type=Path, required=True, help="folder of the result, new")
+    search.add_argument(
+        "--trials", type=int, default=-1, help="most trials (default: no limit but the time)"
+    )
     search.add_argument("--workers", type=int, default=1, help="trials at a time (default: 1)")
     search.add_argument("--gpu", action="store_true", help="give each trial a GPU")
     search.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -43,7 +46,7 @@ def _search(args: argparse.Namespace) -> int:
             "project, or give --root"
         )
     command = [sys.executable, str(script)]
-    for name in ("recipe", "data", "space", "minutes", "out", "workers"):
+    for name in ("recipe", "data", "space", "minutes", "out", "trials", "workers"):
         command += [f"--{name}", str(getattr(args, name))]
     command += [f"--{name}" for name in ("gpu", "json") if getattr(args, name)]
     return subprocess.run(command, check=False).returncode  # noqa: S603 - our own script

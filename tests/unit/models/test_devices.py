@@ -42,8 +42,14 @@ def _recipes() -> Iterator[BaseModel]:
         )
 
 
+def _name(recipe: BaseModel) -> str:
+    """Names a recipe by its kind and what differs from the defaults."""
+    given = recipe.model_dump(exclude_defaults=True)
+    return " ".join([recipe.kind, *(f"{name}={value}" for name, value in given.items())])
+
+
 @pytest.mark.parametrize("is_training", [True, False])
-@pytest.mark.parametrize("recipe", list(_recipes()), ids=lambda recipe: repr(recipe)[:200])
+@pytest.mark.parametrize("recipe", list(_recipes()), ids=_name)
 def test_every_output_is_computed_where_the_model_lies(
     vocabulary: Vocabulary,
     make_context: Callable[..., Context],
