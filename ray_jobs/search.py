@@ -5,6 +5,7 @@ import os
 import sys
 import tempfile
 import time
+from contextlib import redirect_stdout
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,8 @@ from onepiece.training.trial_log import STOPPED, Measured, TrialLog, read_trials
 
 def tune_for_a_while(search: Search, logs: Path, args: argparse.Namespace) -> None:
     """Draws and tries recipes until the time is over; trials that lag behind stop early (ASHA)."""
-    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1"}
-    os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # a trial that fails has no metric
+    switches = ("AUTO_CALLBACK_LOGGERS", "STRICT_METRIC_CHECKING")  # for logs and failed trials
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0"} | {f"TUNE_DISABLE_{x}": "1" for x in switches}
     import ray
     from ray import tune
     from ray.tune.schedulers import ASHAScheduler
@@ -35,10 +36,9 @@ def tune_for_a_while(search: Search, logs: Path, args: argparse.Namespace) -> No
 
     class Scheduler(ASHAScheduler):  # type: ignore[misc]
         def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
-            decision: str = super().on_trial_result(controller, trial, result)
-            if decision == self.STOP:
+            if (decision := super().on_trial_result(controller, trial, result)) == self.STOP:
                 TrialLog(logs, trial.config["number"], time.time).ended(STOPPED)
-            return decision
+            return str(decision)
 
     here = {"include_dashboard": False, "log_to_driver": False, "_node_ip_address": "127.0.0.1"}
     ray.init(address="local", num_cpus=args.workers, **here)
@@ -52,15 +52,15 @@ def tune_for_a_while(search: Search, logs: Path, args: argparse.Namespace) -> No
         tune_config=tune.TuneConfig(time_budget_s=60 * args.minutes, **options),
         run_config=tune.RunConfig(storage_path=str(logs / "ray"), verbose=0),
     ).fit()
-    ray.shutdown()
 
 
 def main(args: argparse.Namespace) -> None:
     """Checks what can be checked, searches, and writes the best recipe and every trial."""
     search = open_search(args.recipe, args.data, args.space, minutes=args.minutes)
-    with new_folder(args.out) as folder, tempfile.TemporaryDirectory() as logs:
-        tune_for_a_while(search, Path(logs), args)
-        write_search(folder, search, read_trials(Path(logs), end_s=time.time()))
+    with new_folder(args.out) as folder, tempfile.TemporaryDirectory() as name:
+        with redirect_stdout(sys.stderr):  # Tune prints what it likes
+            tune_for_a_while(search, logs := Path(name), args)
+        write_search(folder, search, read_trials(logs, end_s=time.time()))
     sys.stdout.write(describe_search(args.out, is_json=args.json))
 
 
