@@ -1,7 +1,7 @@
 """Trains a bundle with Ray Train: parse, wire, run.
 
 Progress goes to stderr, one JSON object a line; the result goes to stdout. Run again with the
-same recipe, examples and --storage, it goes on from the newest checkpoint.
+same recipe, examples, parent and --storage, it goes on from the newest checkpoint.
 """
 
 import argparse
@@ -11,65 +11,40 @@ import tempfile
 import time
 from pathlib import Path
 
-from prometheus_client import start_http_server
-
 from onepiece.errors import OnePieceError
-from onepiece.parsing import read_recipe
-from onepiece.training.fit import check_output, describe, fit
-from onepiece.training.loop import Progress, run_digest
-from onepiece.training.packed import open_examples
-from onepiece.training.progress_file import append_progress, copied_progress
-from onepiece.training.recipe import TrainingRecipe
+from onepiece.training.fit import describe
+from onepiece.training.job import open_job, run_job
+from onepiece.training.loop import Progress
+from onepiece.training.progress_file import copied_progress
 from onepiece.training.step import Share
-from onepiece.training.throughput import measured_machine, publish
+from onepiece.training.throughput import measured_machine
 
 
 def work(config: dict[str, str]) -> None:
     """Runs in each worker: the loop of `onepiece.training`, its checkpoints handed to Ray."""
     import ray.train as rt
-    import torch
     from ray.train.torch import get_device
 
-    torch.set_num_threads(1)
-    share = Share(rt.get_context().get_world_rank(), rt.get_context().get_world_size())
+    context, newest = rt.get_context(), rt.get_checkpoint()
+    share = Share(context.get_world_rank(), context.get_world_size())
     machine = measured_machine(get_device(), time.perf_counter)
-    if share.rank == 0 and config["port"] != "0":
-        start_http_server(int(config["port"]))
 
     def report(progress: Progress) -> None:
-        if share.rank == 0:
-            append_progress(Path(config["progress"]), progress)
-            publish(progress.throughput)
         if progress.is_checkpoint:
             saved = progress.checkpoint and rt.Checkpoint.from_directory(progress.checkpoint)
             rt.report({"loss": progress.loss}, checkpoint=saved)
 
-    recipe, newest = TrainingRecipe.model_validate_json(config["recipe"]), rt.get_checkpoint()
     old = Path(newest.to_directory()) if newest else None
-    data, out = Path(config["data"]), Path(config["out"])
-    with tempfile.TemporaryDirectory() as name:
-        new = Path(name)
-        fit(
-            data,
-            recipe,
-            out,
-            checkpoints=new,
-            resume_from=old,
-            on_progress=report,
-            share=share,
-            machine=machine,
-        )
+    with tempfile.TemporaryDirectory() as new:
+        places = {"checkpoints": Path(new), "resume_from": old}
+        run_job(config["job"], **places, share=share, machine=machine, on_progress=report)
 
 
 def main(args: argparse.Namespace) -> None:
     """Starts or joins Ray, trains, and prints the bundle's version and metrics."""
-    check_output(args.out)
-    recipe = read_recipe(args.recipe, TrainingRecipe)
-    name = run_digest(open_examples(args.data, context=recipe.context), recipe)[:16]
-    args.storage.mkdir(parents=True, exist_ok=True)
-    paths = {"data": args.data, "out": args.out, "progress": args.storage / f"{name}.jsonl"}
-    config = {"recipe": recipe.model_dump_json(), "port": str(args.metrics_port)}
-    config |= {name: str(path) for name, path in paths.items()}
+    places = {"data": args.data, "out": args.out, "storage": args.storage}
+    more = {"start_from": args.start_from, "metrics_port": args.metrics_port}
+    job = open_job(args.recipe, **places, **more)
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # no packet leaves the machine
     if args.address == "local":  # nobody takes this machine away: one process less to start
         os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"
@@ -81,16 +56,18 @@ def main(args: argparse.Namespace) -> None:
     here = {**local, "_node_ip_address": "127.0.0.1"} if args.address == "local" else {}
     ray.init(address=args.address, log_to_driver=False, **here)
     scaling = ScalingConfig(num_workers=args.workers, use_gpu=args.gpu)
-    run = RunConfig(name, str(args.storage), checkpoint_config=CheckpointConfig(2))
-    with copied_progress(paths["progress"], sys.stderr):
+    run = RunConfig(job.name, str(args.storage), checkpoint_config=CheckpointConfig(2))
+    config = {"job": job.model_dump_json()}
+    with copied_progress(job.progress, sys.stderr):
         TorchTrainer(work, train_loop_config=config, scaling_config=scaling, run_config=run).fit()
     sys.stdout.write(describe(args.out, is_json=args.json))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Train a bundle with Ray Train.")
-    for option in ("recipe", "data", "out", "storage"):
-        parser.add_argument(f"--{option}", type=lambda text: Path(text).resolve(), required=True)
+    for option in ("recipe", "data", "out", "storage", "start-from"):
+        is_needed = option != "start-from"
+        parser.add_argument(f"--{option}", type=lambda x: Path(x).resolve(), required=is_needed)
     parser.add_argument("--workers", type=int, default=1, help="processes that train")
     parser.add_argument("--gpu", action="store_true", help="give each worker a GPU")
     parser.add_argument("--metrics-port", type=int, default=0, help="of Prometheus; 0: none")

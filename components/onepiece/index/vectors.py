@@ -32,8 +32,10 @@ def item_vectors(bundle: Bundle) -> NDArray[np.float32]:
     end = bundle.vocabulary.num_items
     with torch.inference_mode():
         parts = [
-            model.item_vectors(torch.arange(first, min(first + _ITEMS_AT_ONCE, end)))
+            model.item_vectors(
+                torch.arange(first, min(first + _ITEMS_AT_ONCE, end), device=model.device)
+            )
             for first in range(FIRST_ROW, end, _ITEMS_AT_ONCE)
         ]
-        vectors_ND: NDArray[np.float32] = torch.cat(parts).numpy()
+        vectors_ND: NDArray[np.float32] = torch.cat(parts).cpu().numpy()
     return vectors_ND

@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 
-def causal_mask(num_positions: int) -> Tensor:
+def causal_mask(num_positions: int, *, device: torch.device) -> Tensor:
     """Lets each position see itself and those before it: (T, T)."""
-    return torch.ones(num_positions, num_positions, dtype=torch.bool).tril()
+    return torch.ones(num_positions, num_positions, dtype=torch.bool, device=device).tril()
 
 
-def alone_mask(num_candidates: int) -> Tensor:
+def alone_mask(num_candidates: int, *, device: torch.device) -> Tensor:
     """Lets each candidate see itself and no other: (M, M)."""
-    return torch.eye(num_candidates, dtype=torch.bool)
+    return torch.eye(num_candidates, dtype=torch.bool, device=device)
 
 
 def literal_mask(num_context: int, visible_MM: Tensor) -> Tensor:
@@ -21,12 +21,14 @@ def literal_mask(num_context: int, visible_MM: Tensor) -> Tensor:
 
     Args:
         num_context: T, positions of the context; the candidates come behind.
-        visible_MM: (M, M) bool, which candidate may see which.
+        visible_MM: (M, M) bool, which candidate may see which; the result lies where it does.
 
     Source:
         OnePiece (arXiv:2509.18091), 3.3.1 and table 5.
     """
     num_positions = num_context + len(visible_MM)
-    visible_SS = torch.ones(num_positions, num_positions, dtype=torch.bool)
+    visible_SS = torch.ones(
+        num_positions, num_positions, dtype=torch.bool, device=visible_MM.device
+    )
     visible_SS[num_context:, num_context:] = visible_MM
     return visible_SS

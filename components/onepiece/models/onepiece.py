@@ -101,7 +101,9 @@ class OnePiece(Model):
             mask_BS,
             segments_BS=segments_BS,
             num_read=self.recipe.retrieval_block_size,
-            visible_SS=causal_mask(rows_BSD.shape[1]) if is_causal else None,
+            visible_SS=causal_mask(rows_BSD.shape[1], device=rows_BSD.device)
+            if is_causal
+            else None,
         )
         known_rows_BT = context.item_rows_BT * known_BT
         places_BT = self.tokens.places(context)
@@ -262,7 +264,7 @@ class OnePiece(Model):
 
     def _visible_candidates(self, size: int) -> Tensor | None:
         """Says which candidate of a group sees which: (M, M); all if None."""
-        return None if self.recipe.has_visible_candidates else alone_mask(size)
+        return None if self.recipe.has_visible_candidates else alone_mask(size, device=self.device)
 
     def _codes(self, item_rows: Tensor) -> Tensor:
         """Looks up the codes of items; zeros where there is nothing to recognise."""

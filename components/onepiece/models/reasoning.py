@@ -19,7 +19,9 @@ from onepiece.models.backbone import Backbone, Encoded, GroupBias
 from onepiece.models.norms import Segment
 
 
-def block_causal_mask(num_context: int, num_steps: int, block_size: int) -> Tensor:
+def block_causal_mask(
+    num_context: int, num_steps: int, block_size: int, *, device: torch.device
+) -> Tensor:
     """Says which of the S positions each position may attend to.
 
     Context positions see the whole context. A position of reasoning block k sees the whole
@@ -29,6 +31,7 @@ def block_causal_mask(num_context: int, num_steps: int, block_size: int) -> Tens
         num_context: T, context tokens.
         num_steps: K, reasoning blocks appended after the context.
         block_size: M, positions in one block.
+        device: Where the mask lies.
 
     Returns:
         Bool mask (S, S), S = T + K * M; True where the row may attend to the column.
@@ -36,10 +39,8 @@ def block_causal_mask(num_context: int, num_steps: int, block_size: int) -> Tens
     Source:
         OnePiece (arXiv:2509.18091), 3.3.2 and figure 4a.
     """
-    steps_K = torch.arange(1, num_steps + 1)
-    step_S = torch.cat(
-        [torch.zeros(num_context, dtype=torch.long), steps_K.repeat_interleave(block_size)]
-    )
+    steps_K = torch.arange(1, num_steps + 1, device=device)
+    step_S = nn.functional.pad(steps_K.repeat_interleave(block_size), (num_context, 0))
     return step_S[:, None] >= step_S[None, :]
 
 
@@ -111,7 +112,7 @@ def reason_literally(
         rows_BSD = torch.cat([rows_BSD, block_BMD + step_D], dim=1)
         attributes_BSA = torch.cat([attributes_BSA, block_attributes_BMA], dim=1)
         segments_BS = nn.functional.pad(segments_BS, (0, block_size), value=Segment.CANDIDATE)
-        visible_SS = block_causal_mask(num_input, step, block_size)
+        visible_SS = block_causal_mask(num_input, step, block_size, device=input_BTD.device)
         visible_SS[:num_input, :num_input] &= visible_TT
         visible_SS[num_input:, num_input - block_size :] &= visible_MM.tile(step, step + 1)
         output_BSD = _forward(backbone, rows_BSD, attributes_BSA, visible_SS, segments_BS)
@@ -129,7 +130,7 @@ def _forward(
 ) -> Tensor:
     """Runs every row through every layer under one mask."""
     match_ABSS = match(attributes_BSA, attributes_BSA)
-    hidden_SS = torch.zeros(visible_SS.shape).masked_fill(~visible_SS, MASKED)
+    hidden_SS = torch.zeros_like(visible_SS, dtype=rows_BSD.dtype).masked_fill(~visible_SS, MASKED)
     for layer in backbone.depth:
         query_HBSE, cache = layer.split(rows_BSD, segments_BS)
         bias_HBSS = layer.attention.bias(match_ABSS) + hidden_SS

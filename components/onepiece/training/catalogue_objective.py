@@ -37,9 +37,19 @@ class Negatives:
 
 
 class NegativeSampler:
-    """Draws negatives from the catalogue with torch's random numbers, or gives all items."""
+    """Draws negatives from the catalogue with torch's random numbers, or gives all items.
 
-    def __init__(self, vocabulary: Vocabulary, recipe: CatalogueLossRecipe) -> None:
+    They come to the device where the model lies; the CPU if none is given.
+    """
+
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        recipe: CatalogueLossRecipe,
+        *,
+        device: torch.device | None = None,
+    ) -> None:
+        self._device = device or torch.device("cpu")
         counts_V = torch.from_numpy(vocabulary.order_counts[FIRST_ROW:]).double()
         # One is added, so that an item without interactions can be drawn as well.
         weights_V = (counts_V + 1.0) ** recipe.popularity_exponent
@@ -58,12 +68,12 @@ class NegativeSampler:
     def draw(self) -> Negatives:
         """Draws with replacement, in proportion to popularity to the recipe's power."""
         if self._all:
-            place_N = torch.arange(self.num_items)
+            place_N = torch.arange(self.num_items, device="cpu")
         else:
-            chances_N = torch.rand(self._num_negatives, dtype=torch.float64)
+            chances_N = torch.rand(self._num_negatives, dtype=torch.float64, device="cpu")
             place_N = torch.searchsorted(self._cumulative_V, chances_N)
             place_N = place_N.clamp(max=self.num_items - 1)
-        return Negatives(place_N + FIRST_ROW, self._correction_V[place_N])
+        return Negatives(place_N + FIRST_ROW, self._correction_V[place_N]).to(self._device)
 
 
 def catalogue_loss(

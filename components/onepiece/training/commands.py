@@ -6,13 +6,19 @@ import sys
 import time
 from pathlib import Path
 
-from onepiece.training import ablation_commands, compare_commands, example_commands
+from onepiece.training import (
+    ablation_commands,
+    compare_commands,
+    example_commands,
+    search_commands,
+)
 
 
 def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Registers all verbs, from those that build examples to those that measure models."""
     example_commands.add_commands(subparsers)
     _add_run(subparsers)
+    search_commands.add_commands(subparsers)
     compare_commands.add_commands(subparsers)
     ablation_commands.add_commands(subparsers)
     _add_floors(subparsers)

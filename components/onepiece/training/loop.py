@@ -17,8 +17,10 @@ from onepiece.training.batch_order import batches, day_ends, steps_per_epoch
 from onepiece.training.carry_over import carry_over, check_parent
 from onepiece.training.catalogue_objective import NegativeSampler
 from onepiece.training.checkpoint import newest_checkpoint
+from onepiece.training.compiling import compiled_objective
 from onepiece.training.days import DayValidation, NextDay
 from onepiece.training.machine import Machine
+from onepiece.training.objective import objective
 from onepiece.training.optimiser import new_optimiser
 from onepiece.training.packed import ExampleBatch, Examples
 from onepiece.training.prefetch import prefetched
@@ -154,7 +156,11 @@ def train(
 
 def _stepper(run: Run, examples: Examples, num_steps: int) -> Stepper:
     catalogue = run.recipe.losses.catalogue
-    sampler = NegativeSampler(examples.vocabulary, catalogue) if catalogue else None
+    sampler = (
+        NegativeSampler(examples.vocabulary, catalogue, device=run.model.device)
+        if catalogue
+        else None
+    )
     return Stepper(
         model=run.model,
         optimiser=run.optimiser,
@@ -162,6 +168,7 @@ def _stepper(run: Run, examples: Examples, num_steps: int) -> Stepper:
         share=run.share,
         num_steps=num_steps,
         sampler=sampler,
+        objective=compiled_objective(run.model.device) if run.recipe.compile else objective,
     )
 
 

@@ -2,13 +2,19 @@
 
 # Shape suffixes: B = requests, N = candidates, K = tasks, D = width.
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from onepiece.errors import InvalidRecipe
-from onepiece.models.inputs import candidate_tensors, context_tensors
+from onepiece.models.inputs import (
+    CandidateTensors,
+    ContextTensors,
+    candidate_tensors,
+    context_tensors,
+)
 from onepiece.models.protocols import Model, PositionVectors, StepVectors
 from onepiece.models.vectors import VectorModel
 from onepiece.training.catalogue_objective import (
@@ -28,6 +34,36 @@ from onepiece.training.recipe import CatalogueLossRecipe, LossRecipe
 from onepiece.training.spine import TASK_STAGE, Stage
 
 
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """A batch as tensors, on the model's device."""
+
+    context: ContextTensors
+    candidates: CandidateTensors | None
+    """In the model's groups; None if it scores none."""
+    rows_BN: Tensor
+    """(B, N) int64 rows of the candidates as given; 0 is padding."""
+    stages_BN: Tensor
+    """(B, N) int64 `Stage` of each."""
+    mask_BN: Tensor
+    """(B, N) bool, True for a candidate."""
+
+
+class Objective(Protocol):
+    """Computes the loss of one batch: see `objective`."""
+
+    def __call__(
+        self,
+        model: Model,
+        batch: ExampleBatch,
+        recipe: LossRecipe,
+        *,
+        sampler: NegativeSampler | None = None,
+    ) -> Tensor:
+        """Gives a scalar."""
+        ...
+
+
 def objective(
     model: Model,
     batch: ExampleBatch,
@@ -44,39 +80,64 @@ def objective(
     Source:
         OnePiece (arXiv:2509.18091), Eq. 17 and 20; their weighted sum in one model is ours.
     """
-    is_every_position = recipe.catalogue is not None and recipe.catalogue.positions == "all"
-    context = context_tensors(batch.context, device=model.device)
-    # Every position at once replaces the encoding of the last one.
-    encoding = None if is_every_position else model.encode_context(context)
-    stages_BN = torch.from_numpy(batch.stages).to(model.device)
-    mask_BN = torch.from_numpy(batch.context.candidate_mask).to(model.device)
-    loss = stages_BN.new_zeros((), dtype=torch.float32)
-    has_own_scores = not (recipe.catalogue and isinstance(model, VectorModel))
-    if model.recipe.ranking_tasks and has_own_scores:
-        loss = loss + _ranking(model, encoding, batch, stages_BN, mask_BN, recipe)
-    if recipe.catalogue and sampler is not None and model.recipe.retrieval_tasks:
-        retrieval = _catalogue(
-            model, encoding, batch, stages_BN, mask_BN, sampler, recipe.catalogue
+    return loss_of(model, inputs_of(model, batch, recipe), recipe, sampler=sampler)
+
+
+def inputs_of(model: Model, batch: ExampleBatch, recipe: LossRecipe) -> Inputs:
+    """Makes tensors of a batch: all that numpy computes of it, the hash of candidates included."""
+    device = model.device
+    candidates = None
+    if _has_own_scores(model, recipe):
+        candidates = candidate_tensors(
+            batch.context,
+            group_size=model.recipe.group_size,
+            seeds_B=batch.seeds,
+            device=device,
         )
+    return Inputs(
+        context=context_tensors(batch.context, device=device),
+        candidates=candidates,
+        rows_BN=torch.from_numpy(batch.context.candidate_rows).to(device),
+        stages_BN=torch.from_numpy(batch.stages).to(device),
+        mask_BN=torch.from_numpy(batch.context.candidate_mask).to(device),
+    )
+
+
+def loss_of(
+    model: Model, inputs: Inputs, recipe: LossRecipe, *, sampler: NegativeSampler | None
+) -> Tensor:
+    """Computes `objective` from tensors alone."""
+    is_every_position = recipe.catalogue is not None and recipe.catalogue.positions == "all"
+    # Every position at once replaces the encoding of the last one.
+    encoding = None if is_every_position else model.encode_context(inputs.context)
+    loss = inputs.stages_BN.new_zeros((), dtype=torch.float32)
+    if inputs.candidates is not None:
+        loss = loss + _ranking(model, encoding, inputs, inputs.candidates, recipe)
+    if recipe.catalogue and sampler is not None and model.recipe.retrieval_tasks:
+        retrieval = _catalogue(model, encoding, inputs, sampler, recipe.catalogue)
         loss = loss + recipe.retrieval_weight * retrieval
     elif model.recipe.retrieval_tasks and recipe.retrieval_weight:
-        retrieval = _retrieval(model, encoding, batch, stages_BN, mask_BN, recipe)
+        retrieval = _retrieval(model, encoding, inputs, recipe)
         loss = loss + recipe.retrieval_weight * retrieval
     return loss
+
+
+def _has_own_scores(model: Model, recipe: LossRecipe) -> bool:
+    """Says whether candidates are scored beside the catalogue: not if scores are products."""
+    is_product = recipe.catalogue is not None and isinstance(model, VectorModel)
+    return bool(model.recipe.ranking_tasks) and not is_product
 
 
 def _catalogue(
     model: Model,
     encoding: Any,
-    batch: ExampleBatch,
-    stages_BN: Tensor,
-    mask_BN: Tensor,
+    inputs: Inputs,
     sampler: NegativeSampler,
     recipe: CatalogueLossRecipe,
 ) -> Tensor:
-    rows_BN = torch.from_numpy(batch.context.candidate_rows).to(model.device)
-    tasks = model.recipe.retrieval_tasks
-    positive_BNK = torch.stack([_positives(stages_BN, task) & mask_BN for task in tasks], dim=-1)
+    rows_BN, tasks = inputs.rows_BN, model.recipe.retrieval_tasks
+    positives = [_positives(inputs.stages_BN, task) & inputs.mask_BN for task in tasks]
+    positive_BNK = torch.stack(positives, dim=-1)
     if recipe.positions == "all":
         if not (isinstance(model, VectorModel) and isinstance(model, PositionVectors)):
             raise InvalidRecipe(
@@ -84,9 +145,8 @@ def _catalogue(
                 "which gives no vector at every position; set it to last, or model.kind to "
                 "sasrec, hstu or gru4rec"
             )
-        context = context_tensors(batch.context)
         return all_positions_loss(
-            model, context, rows_BN, positive_BNK[..., 0], sampler, recipe=recipe
+            model, inputs.context, rows_BN, positive_BNK[..., 0], sampler, recipe=recipe
         )
     if recipe.reasoning is not None and isinstance(model, StepVectors):
         return reasoning_loss(
@@ -99,17 +159,11 @@ def _catalogue(
 def _ranking(
     model: Model,
     encoding: Any,
-    batch: ExampleBatch,
-    stages_BN: Tensor,
-    mask_BN: Tensor,
+    inputs: Inputs,
+    candidates: CandidateTensors,
     recipe: LossRecipe,
 ) -> Tensor:
-    candidates = candidate_tensors(
-        batch.context,
-        group_size=model.recipe.group_size,
-        seeds_B=batch.seeds,
-        device=model.device,
-    )
+    stages_BN, mask_BN = inputs.stages_BN, inputs.mask_BN
     logits_BNK = model.score_candidates(encoding, candidates)
     loss = logits_BNK.new_zeros(())
     for task, name in enumerate(model.recipe.ranking_tasks):
@@ -123,16 +177,9 @@ def _ranking(
     return loss
 
 
-def _retrieval(
-    model: Model,
-    encoding: Any,
-    batch: ExampleBatch,
-    stages_BN: Tensor,
-    mask_BN: Tensor,
-    recipe: LossRecipe,
-) -> Tensor:
+def _retrieval(model: Model, encoding: Any, inputs: Inputs, recipe: LossRecipe) -> Tensor:
+    rows_BN, stages_BN, mask_BN = inputs.rows_BN, inputs.stages_BN, inputs.mask_BN
     users_BKD = model.user_vectors(encoding)
-    rows_BN = torch.from_numpy(batch.context.candidate_rows).to(model.device)
     items_BND = model.item_vectors(rows_BN)
     loss = users_BKD.new_zeros(())
     for task, name in enumerate(model.recipe.retrieval_tasks):

@@ -12,6 +12,7 @@ from onepiece.models.norms import Segment
 from onepiece.models.onepiece import OnePiece
 from onepiece.models.reasoning import block_causal_mask, reason_literally
 
+CPU = torch.device("cpu")
 TOLERANCE = 1e-5
 SWITCHES = {
     "mask": ["shared", "literal"],
@@ -25,7 +26,7 @@ EVERY_SWITCH = [dict(zip(SWITCHES, values, strict=True)) for values in product(*
 
 
 def test_a_block_sees_the_context_and_the_blocks_up_to_itself() -> None:
-    mask_SS = block_causal_mask(num_context=2, num_steps=2, block_size=2)
+    mask_SS = block_causal_mask(2, 2, 2, device=CPU)
 
     assert mask_SS.int().tolist() == [
         [1, 1, 0, 0, 0, 0],
@@ -109,7 +110,7 @@ def _literal_scores(model, encoding, candidates):  # type: ignore[no-untyped-def
         visible_MM = torch.eye(size, dtype=torch.bool)
     visible_SS = _visible("bidirectional", num_context + size)
     if recipe.mask == "shared" or recipe.attention == "causal":
-        visible_SS = block_causal_mask(num_context, 1, size)
+        visible_SS = block_causal_mask(num_context, 1, size, device=CPU)
     visible_SS[:num_context, :num_context] = _visible(recipe.attention, num_context)
     visible_SS[num_context:, num_context:] = visible_MM
     segments_BM = torch.full((1, size), Segment.CANDIDATE)
