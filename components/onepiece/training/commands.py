@@ -6,7 +6,12 @@ import sys
 import time
 from pathlib import Path
 
-from onepiece.training import ablation_commands, compare_commands, example_commands
+from onepiece.training import (
+    ablation_commands,
+    compare_commands,
+    depth_commands,
+    example_commands,
+)
 
 
 def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -15,6 +20,7 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     _add_run(subparsers)
     compare_commands.add_commands(subparsers)
     ablation_commands.add_commands(subparsers)
+    depth_commands.add_commands(subparsers)
     _add_floors(subparsers)
     _add_conventional(subparsers)
 
