@@ -15,7 +15,9 @@ from onepiece.bundle import Bundle
 from onepiece.context.batching import ContextBatch, collate
 from onepiece.context.builder import Context, build_context
 from onepiece.context.request import ContextRequest
-from onepiece.models.inputs import candidate_tensors, context_tensors
+from onepiece.errors import InvalidInput
+from onepiece.models.inputs import CandidateTensors, candidate_tensors, context_tensors
+from onepiece.models.protocols import DepthScores
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,19 @@ class CandidateRows:
 class ServingModel:
     """Encodes contexts, gives the search its vectors and pre-rank its probabilities."""
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, *, least_change: float = 0.0) -> None:
+        """Makes a model to serve.
+
+        Args:
+            bundle: The model, and how its context is built.
+            least_change: See `ServingRecipe.least_change`.
+
+        Raises:
+            InvalidInput: Requests are to stop early, and the model is not trained for it.
+        """
+        if least_change:
+            _check_early_exit(bundle)
+        self._least_change = least_change
         self._bundle = bundle
         self._model = bundle.model
         self._recipe = bundle.recipe
@@ -93,7 +107,7 @@ class ServingModel:
         batch = self._with_candidates(encoded.batch, candidates)
         tensors = candidate_tensors(batch, group_size=self._recipe.model.group_size)
         with torch.inference_mode():
-            logits_BNK = self._model.score_candidates(encoded.encoding, tensors)
+            logits_BNK = self._logits(encoded.encoding, tensors)
             probabilities_BNK = torch.sigmoid(logits_BNK.double()).numpy()
         return [
             {
@@ -102,6 +116,12 @@ class ServingModel:
             }
             for row, given in enumerate(candidates)
         ]
+
+    def _logits(self, encoding: Any, tensors: CandidateTensors) -> torch.Tensor:
+        if self._least_change and isinstance(self._model, DepthScores):
+            scored = self._model.score_to_depth(encoding, tensors, least_change=self._least_change)
+            return scored.logits_BNA
+        return self._model.score_candidates(encoding, tensors)
 
     def _with_candidates(
         self, batch: ContextBatch, candidates: Sequence[CandidateRows]
@@ -135,3 +155,12 @@ class EncodeOnce:
         if self.made is None:
             self.made = self._model.encode(self._requests())
         return self.made
+
+
+def _check_early_exit(bundle: Bundle) -> None:
+    model = bundle.model
+    if not isinstance(model, DepthScores) or not model.has_early_exit:
+        raise InvalidInput(
+            f"least_change is above 0 and bundle {bundle.version[:12]} was not trained to stop "
+            "early; set least_change to 0, or train with model.has_early_exit"
+        )

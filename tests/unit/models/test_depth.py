@@ -22,8 +22,6 @@ NUM_STEPS = 4
 SWITCHES = {
     "mask": ["shared", "literal"],
     "attention": ["bidirectional", "causal"],
-    "has_visible_candidates": [True, False],
-    "norm": ["layer", "group"],
     "task_assignment": ["progressive", "last"],
 }
 EVERY_SWITCH = [dict(zip(SWITCHES, values, strict=True)) for values in product(*SWITCHES.values())]
