@@ -163,20 +163,20 @@ def reason_to_depth(
     places_R = torch.arange(len(block_RGMD), device=block_RGMD.device)
     num_steps_R = torch.zeros_like(places_R)
     before_RC = shares(block_RGMD, places_R)
-    for step_D in step_embeddings_KD:
+    for step, step_D in enumerate(step_embeddings_KD):
+        if step and len(places_R):
+            after_RC = shares(now.by_request(now.block_BGMD), places_R)
+            moves_R = (after_RC - before_RC).abs().amax(-1) >= least_change
+            before_RC, places_R = after_RC[moves_R], places_R[moves_R]
+            if not moves_R.all():
+                now = now.of(moves_R.nonzero().flatten())
         if len(places_R):
             newest_BGMD, grown = backbone.extend(
                 now.block_BGMD + step_D, now.encoded, now.biases, now.earlier
             )
-            newest_RGMD = now.by_request(newest_BGMD)
-            block_RGMD = block_RGMD.index_copy(0, places_R, newest_RGMD)
-            num_steps_R[places_R] += 1
-            after_RC = shares(newest_RGMD, places_R)
-            moves_R = (after_RC - before_RC).abs().amax(-1) >= least_change
             now = replace(now, block_BGMD=newest_BGMD, earlier=grown)
-            if not moves_R.all():
-                now = now.of(moves_R.nonzero().flatten())
-            before_RC, places_R = after_RC[moves_R], places_R[moves_R]
+            block_RGMD = block_RGMD.index_copy(0, places_R, now.by_request(newest_BGMD))
+            num_steps_R[places_R] += 1
         blocks.append(block_RGMD)
     return Reached(torch.stack(blocks, dim=1), num_steps_R)
 

@@ -127,7 +127,7 @@ VARIANTS: tuple[Variant, ...] = (
     Variant("K=6", "six steps", _onepiece(num_ranking_steps=6), only_in=_STEPS),
     *(
         Variant(
-            f"K={num_steps},exit",
+            f"K={num_steps}+exit",
             f"K = {num_steps}, trained to be read at every depth, all steps taken",
             _onepiece(num_ranking_steps=num_steps, has_early_exit=True),
             only_in=_STEPS,
