@@ -92,7 +92,7 @@ class RankingHead(nn.Module):
 
     def shares(self, block_BGMD: Tensor, is_candidate_BGM: Tensor) -> Tensor:
         """Returns (B, C): the last task's softmax over all candidates of a request, 0 elsewhere."""
-        logits_BGM = self.scores[-1](block_BGMD).squeeze(-1)
+        logits_BGM: Tensor = self.scores[-1](block_BGMD).squeeze(-1)
         return logits_BGM.masked_fill(~is_candidate_BGM, MASKED).flatten(1).softmax(-1)
 
 

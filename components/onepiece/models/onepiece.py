@@ -197,8 +197,9 @@ class OnePiece(Model):
             biases=start.biases,
             earlier=start.earlier,
         )
-        sequences = blocks_XJGMD.unflatten(0, (-1, start.num_sequences))
-        return sequences.transpose(1, 2).flatten(2, 3)
+        sequences = blocks_XJGMD.view(-1, start.num_sequences, *blocks_XJGMD.shape[1:])
+        blocks_BJGMD: Tensor = sequences.transpose(1, 2).flatten(2, 3)
+        return blocks_BJGMD
 
     def _start(self, encoding: ContextEncoding, candidates: CandidateTensors) -> Reasoning:
         # Under causal attention the context sees no candidate, so both masks are one.
