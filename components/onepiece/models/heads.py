@@ -1,12 +1,13 @@
 """The two heads of OnePiece: they read user vectors and logits from the reasoning blocks."""
 
-# Shape suffixes: B = requests, T = tokens, D = width, G = groups,
-#                 M = rows of a block, K = blocks in, tasks out,
+# Shape suffixes: B = requests, T = tokens, D = width, G = groups, M = rows of a block,
+#                 K = blocks in, tasks out, J = depths, C = G * M slots,
 #                 P = places of the history, then of the anchors.
 
 import torch
 from torch import Tensor, nn
 
+from onepiece.models.attention import MASKED
 from onepiece.models.recipe import OnePieceRecipe
 from onepiece.models.tokens import ItemMap
 
@@ -80,6 +81,23 @@ class RankingHead(nn.Module):
             for block, score in zip(self.blocks, self.scores, strict=True)
         ]
         return torch.stack(logits, dim=-1)
+
+    def at_every_depth(self, blocks_BKGMD: Tensor) -> Tensor:
+        """Returns (B, J, G, M, K) logits as if reasoning stopped after 0, 1, ... steps.
+
+        A task whose block is not reached reads the newest there is; all others their own.
+        """
+        depths_J = torch.arange(blocks_BKGMD.shape[1], device=blocks_BKGMD.device)
+        logits = [
+            score(blocks_BKGMD[:, : block + 1]).squeeze(-1)[:, depths_J.clamp(max=block)]
+            for block, score in zip(self.blocks, self.scores, strict=True)
+        ]
+        return torch.stack(logits, dim=-1)
+
+    def shares(self, block_BGMD: Tensor, is_candidate_BGM: Tensor) -> Tensor:
+        """Returns (B, C): the last task's softmax over all candidates of a request, 0 elsewhere."""
+        logits_BGM: Tensor = self.scores[-1](block_BGMD).squeeze(-1)
+        return logits_BGM.masked_fill(~is_candidate_BGM, MASKED).flatten(1).softmax(-1)
 
 
 def _step_embeddings(num_steps: int, width: int) -> nn.Parameter:

@@ -2,7 +2,7 @@
 
 # Shape suffixes: B = requests, T = tokens, S = T + 2 positions of the context, D = width,
 #                 G = groups, M = slots of a group, X = B * G, N = candidates as given,
-#                 K = tasks, A = attributes of the match bias, R = read positions.
+#                 K = tasks, A = attributes of the match bias, R = read positions, J = depths.
 
 from dataclasses import dataclass
 
@@ -18,8 +18,8 @@ from onepiece.models.heads import RankingHead, RetrievalHead
 from onepiece.models.inputs import CandidateTensors, ContextTensors
 from onepiece.models.masks import alone_mask, causal_mask, literal_mask
 from onepiece.models.norms import Segment
-from onepiece.models.protocols import Model, Recalled, Users
-from onepiece.models.reasoning import reason
+from onepiece.models.protocols import Model, Recalled, ScoredToDepth, Users
+from onepiece.models.reasoning import Reasoning, reason, reason_to_depth
 from onepiece.models.recipe import OnePieceRecipe
 from onepiece.models.recognition import recognition_codes
 from onepiece.models.tokens import NUM_DESCRIPTORS, Tokens
@@ -50,8 +50,8 @@ class ContextEncoding:
 class OnePiece(Model):
     """Gives user and item vectors for retrieval, and scores groups of candidates for ranking.
 
-    It implements `UserVectors` and `GroupScores`. Logits depend neither on the order of the
-    candidates nor on padding.
+    It implements `UserVectors`, `GroupScores` and `DepthScores`. Logits depend neither on the
+    order of the candidates nor on padding.
 
     Source:
         OnePiece (arXiv:2509.18091), 3.2 to 3.4; joint heads, shared mask and match bias are ours.
@@ -182,20 +182,59 @@ class OnePiece(Model):
         Source:
             OnePiece (arXiv:2509.18091), 3.4.2.
         """
+        blocks_BJGMD = self._every_block(encoding, candidates)
+        return _by_candidate(self.ranking(blocks_BJGMD), candidates)
+
+    @property
+    def has_early_exit(self) -> bool:
+        """Whether ranking is trained at every depth; see `DepthScores.has_early_exit`."""
+        return self.recipe.has_early_exit
+
+    def score_every_depth(self, encoding: ContextEncoding, candidates: CandidateTensors) -> Tensor:
+        """See `DepthScores.score_every_depth`."""
+        logits_BJGMK = self.ranking.at_every_depth(self._every_block(encoding, candidates))
+        depths = [_by_candidate(logits_BGMK, candidates) for logits_BGMK in logits_BJGMK.unbind(1)]
+        return torch.stack(depths, dim=1)
+
+    def score_to_depth(
+        self, encoding: ContextEncoding, candidates: CandidateTensors, *, least_change: float
+    ) -> ScoredToDepth:
+        """See `DepthScores.score_to_depth`; without a step there is nothing to stop."""
+        is_candidate_BGM = candidates.rows_BGM != 0
+        reached = reason_to_depth(
+            self.backbone,
+            self._start(encoding, candidates),
+            self.ranking.step_embeddings_KD,
+            shares=lambda block, places: self.ranking.shares(block, is_candidate_BGM[places]),
+            least_change=least_change,
+        )
+        logits_BNK = _by_candidate(self.ranking(reached.blocks_RJGMD), candidates)
+        return ScoredToDepth(logits_BNK, reached.num_steps_R)
+
+    def _every_block(self, encoding: ContextEncoding, candidates: CandidateTensors) -> Tensor:
+        """Takes all steps: (B, J, G, M, D)."""
+        start = self._start(encoding, candidates)
+        blocks_XJGMD = reason(
+            self.backbone,
+            start.block_BGMD,
+            self.ranking.step_embeddings_KD,
+            encoded=start.encoded,
+            biases=start.biases,
+            earlier=start.earlier,
+        )
+        sequences = blocks_XJGMD.view(-1, start.num_sequences, *blocks_XJGMD.shape[1:])
+        blocks_BJGMD: Tensor = sequences.transpose(1, 2).flatten(2, 3)
+        return blocks_BJGMD
+
+    def _start(self, encoding: ContextEncoding, candidates: CandidateTensors) -> Reasoning:
         # Under causal attention the context sees no candidate, so both masks are one.
         if self.recipe.mask == "literal" and self.recipe.attention != "causal":
-            blocks_BKGMD = self._blocks_seen_by_context(encoding, candidates)
-        else:
-            blocks_BKGMD = self._blocks_on_shared_context(encoding, candidates)
-        logits_BGMK = self.ranking(blocks_BKGMD)
-        slots_BSK = logits_BGMK.flatten(1, 2)
-        index_BNK = candidates.slot_BN[..., None].expand(-1, -1, slots_BSK.shape[-1])
-        logits_BNK: Tensor = slots_BSK.gather(1, index_BNK)
-        return logits_BNK
+            return self._start_seen_by_context(encoding, candidates)
+        return self._start_on_shared_context(encoding, candidates)
 
-    def _blocks_on_shared_context(
+    def _start_on_shared_context(
         self, encoding: ContextEncoding, candidates: CandidateTensors
-    ) -> Tensor:
+    ) -> Reasoning:
         """Candidates see the context and their group; the context is encoded already."""
         rows_BGMD = self.tokens.candidates(candidates)
         attributes_BGMA = self._attributes_of(candidates.rows_BGM)
@@ -210,21 +249,14 @@ class OnePiece(Model):
         )
         no_rows = [None] * self.recipe.num_layers
         block_BGMD, earlier = self.backbone.extend(rows_BGMD, encoded, biases, no_rows)
-        return reason(
-            self.backbone,
-            block_BGMD,
-            self.ranking.step_embeddings_KD,
-            encoded=encoded,
-            biases=biases,
-            earlier=earlier,
-        )
+        return Reasoning(block_BGMD, encoded, biases, earlier, num_sequences=1)
 
-    def _blocks_seen_by_context(
+    def _start_seen_by_context(
         self, encoding: ContextEncoding, candidates: CandidateTensors
-    ) -> Tensor:
+    ) -> Reasoning:
         """Every group is one sequence with its own copy of the context, which sees it."""
         rows_BGMD = self.tokens.candidates(candidates)
-        batch, groups, size, width = rows_BGMD.shape
+        groups, size = rows_BGMD.shape[1:3]
         attributes_XMA = self._attributes_of(candidates.rows_BGM).flatten(0, 1)
         mask_XM = (candidates.rows_BGM != 0).flatten(0, 1)
         context_XSD = encoding.rows_BSD.repeat_interleave(groups, 0)
@@ -244,23 +276,17 @@ class OnePiece(Model):
             num_read=size,
             visible_SS=visible_SS,
         )
-        blocks_XKGMD = reason(
-            self.backbone,
-            encoded.last_BRD[:, None],
-            self.ranking.step_embeddings_KD,
-            encoded=encoded,
-            biases=self.backbone.group_biases(
-                match(attributes_XMA, attributes_XSA),
-                encoded.mask_BS,
-                match(attributes_XMA, attributes_XMA),
-                mask_XM,
-                visible_NS=None if visible_SS is None else visible_SS[-size:],
-                visible_MM=visible_MM,
-            ),
-            earlier=[None] * self.recipe.num_layers,
+        biases = self.backbone.group_biases(
+            match(attributes_XMA, attributes_XSA),
+            encoded.mask_BS,
+            match(attributes_XMA, attributes_XMA),
+            mask_XM,
+            visible_NS=None if visible_SS is None else visible_SS[-size:],
+            visible_MM=visible_MM,
         )
-        by_group = blocks_XKGMD.view(batch, groups, -1, size, width)
-        return by_group.transpose(1, 2)
+        no_rows = [None] * self.recipe.num_layers
+        block_XGMD = encoded.last_BRD[:, None]
+        return Reasoning(block_XGMD, encoded, biases, no_rows, num_sequences=groups)
 
     def _visible_candidates(self, size: int) -> Tensor | None:
         """Says which candidate of a group sees which: (M, M); all if None."""
@@ -273,6 +299,13 @@ class OnePiece(Model):
     def _attributes_of(self, rows: Tensor) -> Tensor:
         """Looks up the attributes that may match; 0 where there is nothing to recognise."""
         return self.tokens.items.attributes(rows, self._attributes)
+
+
+def _by_candidate(logits_BGMK: Tensor, candidates: CandidateTensors) -> Tensor:
+    """Takes each candidate's logits from its slot: (B, N, K)."""
+    slots_BSK = logits_BGMK.flatten(1, 2)
+    index_BNK = candidates.slot_BN[..., None].expand(-1, -1, slots_BSK.shape[-1])
+    return slots_BSK.gather(1, index_BNK)
 
 
 def _segments(kinds_BT: Tensor) -> Tensor:

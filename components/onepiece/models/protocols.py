@@ -6,7 +6,7 @@ the context, so a model that has both (OnePiece) encodes a request once for both
 
 # Shape suffixes: B = requests, K = reasoning steps or vectors a user, D = width,
 #                 N = items or candidates, A = tasks, S = positions with the query first,
-#                 T = tokens.
+#                 T = tokens, J = K + 1 depths.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -120,6 +120,40 @@ class StepVectors(ItemVectors, Protocol):
 
     def noisy_step_vectors(self, encoding: Any, noise_BKD: Tensor) -> Tensor:
         """Returns (B, K, D), the outputs of the K steps with noise added to each one's input."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredToDepth:
+    """Scores of B requests, each after as many reasoning steps as it needed."""
+
+    logits_BNA: Tensor
+    """(B, N, A), as of `GroupScores`."""
+    num_steps_B: Tensor
+    """(B,) int64 steps computed."""
+
+
+@runtime_checkable
+class DepthScores(Protocol):
+    """Scores candidates after any number of its reasoning steps."""
+
+    @property
+    def has_early_exit(self) -> bool:
+        """Whether it is trained at every depth; else only the full depth means something."""
+        ...
+
+    def score_every_depth(self, encoding: Any, candidates: CandidateTensors) -> Tensor:
+        """Returns (B, J, N, A): the logits as if reasoning stopped after 0, 1, ... K steps."""
+        ...
+
+    def score_to_depth(
+        self, encoding: Any, candidates: CandidateTensors, *, least_change: float
+    ) -> ScoredToDepth:
+        """Lets each request stop once no candidate's share of the last task moves any more.
+
+        A share is a candidate's part of the softmax over all candidates of its request. A request
+        stops after the first step that moved each share by less than `least_change`.
+        """
         ...
 
 

@@ -2,14 +2,17 @@
 
 `reason` is what runs: one new block a step against cached keys and values.
 `reason_literally` is the definition: each step recomputes the whole sequence under
-`block_causal_mask`. Both give the same rows.
+`block_causal_mask`. Both give the same rows. `reason_to_depth` runs the steps of `reason`, each
+for the requests alone that still change.
 """
 
 # Shape suffixes: T = positions of the input, K = reasoning steps, M = rows in one block,
 #                 S = T + K * M positions in all, B = sequences, G = groups, D = width,
-#                 A = attributes, H = heads.
+#                 A = attributes, H = heads, X = B * G, R = requests, C = candidates of a request,
+#                 J = K + 1 blocks.
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -76,6 +79,117 @@ def reason(
         earlier = grown
         blocks.append(block_BGMD)
     return torch.stack(blocks, dim=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Reasoning:
+    """Where the reasoning of R requests stands: the newest block, and all that a step may see."""
+
+    block_BGMD: Tensor
+    """(B, G, M, D) the newest block."""
+    encoded: Encoded
+    """The input."""
+    biases: Sequence[GroupBias]
+    """One entry a layer."""
+    earlier: Sequence[KeyValues | None]
+    """Keys and values of the groups' rows before the next block, one entry a layer."""
+    num_sequences: int
+    """Sequences of a request, which follow one another: B = R * num_sequences."""
+
+    def by_request(self, block_BGMD: Tensor) -> Tensor:
+        """Views a block as (R, G, M, D), with all groups of a request."""
+        _, _, size, width = block_BGMD.shape
+        num_groups = self.num_sequences * block_BGMD.shape[1]
+        return block_BGMD.view(-1, num_groups, size, width)
+
+    def of(self, places_R: Tensor) -> "Reasoning":
+        """Keeps the requests at some places, (R,) int64, and nothing of the others."""
+        places_B = _parts_of(places_R, self.num_sequences)
+        places_X = _parts_of(places_B, self.block_BGMD.shape[1])
+        encoded = self.encoded
+        return Reasoning(
+            block_BGMD=self.block_BGMD[places_B],
+            encoded=Encoded(
+                tuple(_kept(cache, places_B) for cache in encoded.caches),
+                encoded.mask_BS[places_B],
+                encoded.last_BRD[places_B],
+            ),
+            biases=[
+                GroupBias(bias.input_HBNS[:, places_B], bias.group_HXMM[:, places_X])
+                for bias in self.biases
+            ],
+            earlier=[None if one is None else _kept(one, places_X) for one in self.earlier],
+            num_sequences=self.num_sequences,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """Blocks of R requests, each of which stopped on its own."""
+
+    blocks_RJGMD: Tensor
+    """(R, K + 1, G, M, D): B_0 to B_K; behind the block at which a request stopped, that block."""
+    num_steps_R: Tensor
+    """(R,) int64 steps computed, 0 to K."""
+
+
+def reason_to_depth(
+    backbone: Backbone,
+    start: Reasoning,
+    step_embeddings_KD: Tensor,
+    *,
+    shares: Callable[[Tensor, Tensor], Tensor],
+    least_change: float,
+) -> Reached:
+    """Runs the steps of `reason`, each for those requests alone that still change.
+
+    A request stops after the first step that moved each of its shares by less than
+    `least_change`; later steps are not computed for it. What others do never changes its rows.
+
+    Args:
+        backbone: The backbone that encoded the input.
+        start: B_0 and what it may see.
+        step_embeddings_KD: E_RPE.
+        shares: Reads what must come to rest, (R, C), from blocks (R, G, M, D) of some requests
+            and their places (R,) among all.
+        least_change: At 0 no request stops; above the greatest change there can be, each stops
+            after one step.
+
+    Source:
+        Ours (onepiece.md 8.3). Early exits: BranchyNet (arXiv:1709.01686), there by entropy;
+        stopping when the answer no longer moves: PABEE (arXiv:2006.04152).
+    """
+    now, block_RGMD = start, start.by_request(start.block_BGMD)
+    blocks = [block_RGMD]
+    places_R = torch.arange(len(block_RGMD), device=block_RGMD.device)
+    num_steps_R = torch.zeros_like(places_R)
+    before_RC = shares(block_RGMD, places_R)
+    for step, step_D in enumerate(step_embeddings_KD):
+        if step and len(places_R):
+            after_RC = shares(now.by_request(now.block_BGMD), places_R)
+            moves_R = (after_RC - before_RC).abs().amax(-1) >= least_change
+            before_RC, places_R = after_RC[moves_R], places_R[moves_R]
+            if not moves_R.all():
+                now = now.of(moves_R.nonzero().flatten())
+        if len(places_R):
+            newest_BGMD, grown = backbone.extend(
+                now.block_BGMD + step_D, now.encoded, now.biases, now.earlier
+            )
+            now = replace(now, block_BGMD=newest_BGMD, earlier=grown)
+            block_RGMD = block_RGMD.index_copy(0, places_R, now.by_request(newest_BGMD))
+            num_steps_R[places_R] += 1
+        blocks.append(block_RGMD)
+    return Reached(torch.stack(blocks, dim=1), num_steps_R)
+
+
+def _parts_of(places: Tensor, num_parts: int) -> Tensor:
+    """Finds the parts of what is at some places, if each place has equally many."""
+    parts = torch.arange(num_parts, device=places.device)
+    return (places[:, None] * num_parts + parts).flatten()
+
+
+def _kept(cache: KeyValues, places: Tensor) -> KeyValues:
+    return KeyValues(cache.keys_HBSE[:, places], cache.values_HBSE[:, places])
 
 
 def reason_literally(

@@ -139,6 +139,11 @@ class OnePieceRecipe(BaseModel):
     num_ranking_steps: int = Field(
         3, ge=0, le=16, description="Reasoning steps of the ranking head, K."
     )
+    has_early_exit: bool = Field(
+        False,
+        description="Whether ranking is trained to be read after any number of steps, so that a "
+        "request may stop before the last one (ours, onepiece.md 8.3).",
+    )
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
@@ -160,6 +165,11 @@ class OnePieceRecipe(BaseModel):
             raise ValueError(
                 "retrieval_tasks and ranking_tasks are both empty: a model needs at least one "
                 "task of one head"
+            )
+        if self.has_early_exit and not self.ranking_tasks:
+            raise ValueError(
+                "has_early_exit is true and ranking_tasks is empty: only ranking stops early; name "
+                "a ranking task, or set has_early_exit to false"
             )
         if self.item_ids == "none" and not self.has_side_information:
             raise ValueError(

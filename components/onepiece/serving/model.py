@@ -19,9 +19,10 @@ from onepiece.context.feed import feed_signals
 from onepiece.context.request import ContextRequest
 from onepiece.context.vocabulary import FIRST_ROW
 from onepiece.datasets.event_data import ALL_ITEMS
+from onepiece.errors import InvalidInput
 from onepiece.index.search import NO_ROW, Hits, VectorIndex, best_rows, stack_hits
-from onepiece.models.inputs import candidate_tensors, context_tensors
-from onepiece.models.protocols import Users
+from onepiece.models.inputs import CandidateTensors, candidate_tensors, context_tensors
+from onepiece.models.protocols import DepthScores, Users
 from onepiece.models.recall import pair_scores
 
 
@@ -51,7 +52,19 @@ class CandidateRows:
 class ServingModel:
     """Encodes contexts, gives the search its vectors and pre-rank its probabilities."""
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, *, least_change: float = 0.0) -> None:
+        """Makes a model to serve.
+
+        Args:
+            bundle: The model, and how its context is built.
+            least_change: See `ServingRecipe.least_change`.
+
+        Raises:
+            InvalidInput: Requests are to stop early, and the model is not trained for it.
+        """
+        if least_change:
+            _check_early_exit(bundle)
+        self._least_change = least_change
         self._bundle = bundle
         self._model = bundle.model
         self._recipe = bundle.recipe
@@ -136,7 +149,7 @@ class ServingModel:
         batch = self._with_candidates(encoded.batch, candidates)
         tensors = candidate_tensors(batch, group_size=self._recipe.model.group_size)
         with torch.inference_mode():
-            logits_BNK = self._model.score_candidates(encoded.encoding, tensors)
+            logits_BNK = self._logits(encoded.encoding, tensors)
             probabilities_BNK = torch.sigmoid(logits_BNK.double()).numpy()
         return [
             {
@@ -158,6 +171,12 @@ class ServingModel:
             table=self._bundle.item_to_item,
         )
         return replace(request, signals=signals)
+
+    def _logits(self, encoding: Any, tensors: CandidateTensors) -> torch.Tensor:
+        if self._least_change and isinstance(self._model, DepthScores):
+            scored = self._model.score_to_depth(encoding, tensors, least_change=self._least_change)
+            return scored.logits_BNA
+        return self._model.score_candidates(encoding, tensors)
 
     def _with_candidates(
         self, batch: ContextBatch, candidates: Sequence[CandidateRows]
@@ -191,3 +210,12 @@ class EncodeOnce:
         if self.made is None:
             self.made = self._model.encode(self._requests())
         return self.made
+
+
+def _check_early_exit(bundle: Bundle) -> None:
+    model = bundle.model
+    if not isinstance(model, DepthScores) or not model.has_early_exit:
+        raise InvalidInput(
+            f"least_change is above 0 and bundle {bundle.version[:12]} was not trained to stop "
+            "early; set least_change to 0, or train with model.has_early_exit"
+        )

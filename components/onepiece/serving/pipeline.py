@@ -86,18 +86,20 @@ class Pipeline:
             signals_timeout_s: Longest wait for the store; None waits, for replays.
 
         Raises:
-            InvalidInput: The index is of another bundle, or a bundle lacks the head it is for or
-                reads what no request brings.
+            InvalidInput: The index is of another bundle, a bundle lacks the head it is for or reads
+                what no request brings, or requests are to stop early and the one that ranks is not
+                trained for it.
         """
-        check_servable(bundle, ranking_bundle or bundle)
+        ranking = ranking_bundle or bundle
+        check_servable(bundle, ranking)
         if index.bundle_version != bundle.version:
             raise InvalidInput(
                 f"the index is of bundle {index.bundle_version}, the model of {bundle.version}; "
                 "build the index from this bundle"
             )
         self._recipe = recipe or ServingRecipe()
-        self._model = ServingModel(bundle)
-        self._ranking_model = ServingModel(ranking_bundle) if ranking_bundle else self._model
+        self._ranking_model = ServingModel(ranking, least_change=self._recipe.least_change)
+        self._model = ServingModel(bundle) if ranking_bundle else self._ranking_model
         self._signals = SignalFetcher(store, timeout_s=signals_timeout_s)
         self._shelves = Shelves(item_tables, index)
         self._retrievers: dict[str, Retriever] = {

@@ -49,3 +49,11 @@ class ServingRecipe(BaseModel):
         "items wanted; chosen here: five pages of 20.",
     )
     fusion: FusionRecipe = Field(default_factory=FusionRecipe, description="See FusionRecipe.")
+    least_change: float = Field(
+        default=0.0,
+        ge=0.0,
+        le=1.0,
+        description="A request's ranking stops reasoning once a step moved no candidate's share of "
+        "the last task's softmax by as much; 0 takes all steps. `onepiece training depth` chooses "
+        "it for a bundle, whose model needs has_early_exit.",
+    )

@@ -6,6 +6,8 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from onepiece.simulation import depth_commands
+
 if TYPE_CHECKING:
     from onepiece.serving.ray_environment import Addresses
     from onepiece.simulation.demo import DemoResult
@@ -45,7 +47,7 @@ def add_command(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Registers `planted`."""
+    """Registers `planted` and `depth`."""
     summary = "train models in planted worlds, whose best possible ranking is known exactly"
     planted = subparsers.add_parser(
         "planted",
@@ -66,6 +68,7 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     planted.add_argument("--threads", type=int, default=1, help="threads of torch (default: 1)")
     planted.add_argument("--json", action="store_true", help="print every cell as JSON")
     planted.set_defaults(run=_planted)
+    depth_commands.add_commands(subparsers)
 
 
 def _planted(args: argparse.Namespace) -> int:

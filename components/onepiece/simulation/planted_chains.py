@@ -134,12 +134,25 @@ def chain_places(request: ContextRequest, shop: Shop) -> NDArray[np.int64]:
     return places_C
 
 
+def _ask_mixed(random: np.random.Generator, shop: Shop) -> ContextRequest:
+    """Shows chains of one length, which is another one for each request."""
+    return _ask_chains(random, shop, length=int(random.integers(1, 4)))
+
+
+def mixed_length(request: ContextRequest) -> int:
+    """Says how long the chains of a request of the mixed world are, in candidates."""
+    return NUM_CANDIDATES // len(request.signals.recent.item_ids)
+
+
 def _demand_chains(request: ContextRequest, shop: Shop, *, length: int) -> Funnel:
-    """A candidate of a bought chain is clicked; from the second on carted; the end is ordered."""
+    """A candidate of a bought chain is clicked; from the second on carted; the end is ordered.
+
+    Where a chain is one candidate, it is carted as well.
+    """
     places_C = chain_places(request, shop)
     return Funnel(
         click_C=np.where(places_C >= 1, _YES, _NO),
-        cart_C=np.where(places_C >= 2, _YES, _NO),
+        cart_C=np.where(places_C >= min(2, length), _YES, _NO),
         order_C=np.where(places_C >= length, _YES, _NO),
     )
 
@@ -165,5 +178,12 @@ CHAIN_WORLDS = (
         _chain_shop(),
         lambda random, shop: _ask_chains(random, shop, length=3),
         lambda request, shop: _demand_chains(request, shop, length=3),
+    ),
+    World(
+        "mixed",
+        "no hop, one or two: each request needs another depth",
+        _chain_shop(),
+        _ask_mixed,
+        lambda request, shop: _demand_chains(request, shop, length=mixed_length(request)),
     ),
 )

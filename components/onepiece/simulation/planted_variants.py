@@ -48,6 +48,7 @@ def _onepiece(
     has_match_bias: bool = True,
     has_visible_candidates: bool = True,
     task_assignment: str = "progressive",
+    has_early_exit: bool = False,
 ) -> OnePieceRecipe:
     """Makes the default recipe's ranking half, but for what is named."""
     return OnePieceRecipe.model_validate(
@@ -60,11 +61,12 @@ def _onepiece(
             "has_match_bias": has_match_bias,
             "has_visible_candidates": has_visible_candidates,
             "task_assignment": task_assignment,
+            "has_early_exit": has_early_exit,
         }
     )
 
 
-_STEPS = ("hops", "ladder")
+_STEPS = ("hops", "ladder", "mixed")
 
 VARIANTS: tuple[Variant, ...] = (
     Variant("onepiece", "OnePiece's ranking half, with the default recipe", _onepiece()),
@@ -72,14 +74,14 @@ VARIANTS: tuple[Variant, ...] = (
         "-visibility",
         "candidates do not see one another",
         _onepiece(has_visible_candidates=False),
-        pays_in=("set", "hops", "ladder"),
+        pays_in=("set", *_STEPS),
     ),
     Variant("-anchors", "no preference anchors", _onepiece(), _NO_ANCHORS, pays_in=("crowd",)),
     Variant(
         "-match",
         "no match bias",
         _onepiece(has_match_bias=False),
-        pays_in=("match", "crowd", "memory", "hops", "ladder"),
+        pays_in=("match", "crowd", "memory", *_STEPS),
     ),
     Variant(
         "-memory",
@@ -93,13 +95,13 @@ VARIANTS: tuple[Variant, ...] = (
         "-tasks",
         "the order alone is learned, K = 3",
         _onepiece(ranking_tasks=_ONE_TASK),
-        pays_in=("funnel", "hops", "ladder"),
+        pays_in=("funnel", *_STEPS),
     ),
     Variant(
         "-progress",
         "all three tasks on the last step",
         _onepiece(task_assignment="last"),
-        pays_in=("funnel", "hops", "ladder"),
+        pays_in=("funnel", *_STEPS),
     ),
     Variant(
         "nothing",
@@ -110,7 +112,7 @@ VARIANTS: tuple[Variant, ...] = (
             max_memory_tokens=0,
             max_anchor_tokens=0,
         ),
-        pays_in=("set", "crowd", "funnel", "hops", "match", "memory", "ladder"),
+        pays_in=("set", "crowd", "funnel", "match", "memory", *_STEPS),
     ),
     Variant("dlrm", "DLRM ranker", DlrmRankerRecipe()),
     Variant("sasrec+pa", "SASRec that reads the anchors too", SasRecRecipe()),
@@ -123,6 +125,15 @@ VARIANTS: tuple[Variant, ...] = (
     Variant("K=2", "two steps", _onepiece(num_ranking_steps=2), only_in=_STEPS),
     Variant("K=4", "four steps", _onepiece(num_ranking_steps=4), only_in=_STEPS),
     Variant("K=6", "six steps", _onepiece(num_ranking_steps=6), only_in=_STEPS),
+    *(
+        Variant(
+            f"K={num_steps}+exit",
+            f"K = {num_steps}, trained to be read at every depth, all steps taken",
+            _onepiece(num_ranking_steps=num_steps, has_early_exit=True),
+            only_in=_STEPS,
+        )
+        for num_steps in (1, 2, 3, 4, 6)
+    ),
     Variant(
         "L=2,K=0",
         "two layers, no steps",

@@ -98,7 +98,7 @@ def catalogue_loss(
         sampler: Draws the negatives.
         recipe: Which loss.
     """
-    negatives = sampler.draw().to(users.vectors_BKD.device)
+    negatives = sampler.draw()
     items_ND = model.item_vectors(negatives.rows_N)
     request_P, column_P, task_P = positive_BCK.nonzero(as_tuple=True)
     rows_P = target_rows_BC[request_P, column_P]

@@ -9,6 +9,7 @@ from pathlib import Path
 from onepiece.training import (
     ablation_commands,
     compare_commands,
+    depth_commands,
     example_commands,
     search_commands,
 )
@@ -21,6 +22,7 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     search_commands.add_commands(subparsers)
     compare_commands.add_commands(subparsers)
     ablation_commands.add_commands(subparsers)
+    depth_commands.add_commands(subparsers)
     _add_floors(subparsers)
     _add_conventional(subparsers)
 

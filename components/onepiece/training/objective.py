@@ -1,7 +1,8 @@
 """The training objective: the losses of both heads, one task a step, weighed by the recipe."""
 
-# Shape suffixes: B = requests, N = candidates, K = tasks, D = width.
+# Shape suffixes: B = requests, N = candidates, K = tasks, D = width, J = depths.
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,7 +16,7 @@ from onepiece.models.inputs import (
     candidate_tensors,
     context_tensors,
 )
-from onepiece.models.protocols import Model, PositionVectors, StepVectors
+from onepiece.models.protocols import DepthScores, Model, PositionVectors, StepVectors
 from onepiece.models.vectors import VectorModel
 from onepiece.training.catalogue_objective import (
     NegativeSampler,
@@ -164,9 +165,27 @@ def _ranking(
     recipe: LossRecipe,
 ) -> Tensor:
     stages_BN, mask_BN = inputs.stages_BN, inputs.mask_BN
+    if isinstance(model, DepthScores) and model.has_early_exit:
+        # What a request costs that stops after 0, 1, ... K steps, each as likely.
+        logits_BJNK = model.score_every_depth(encoding, candidates)
+        losses = [
+            _ranking_of(logits_BNK, model.recipe.ranking_tasks, stages_BN, mask_BN, recipe)
+            for logits_BNK in logits_BJNK.unbind(1)
+        ]
+        return torch.stack(losses).mean()
     logits_BNK = model.score_candidates(encoding, candidates)
+    return _ranking_of(logits_BNK, model.recipe.ranking_tasks, stages_BN, mask_BN, recipe)
+
+
+def _ranking_of(
+    logits_BNK: Tensor,
+    tasks: Sequence[str],
+    stages_BN: Tensor,
+    mask_BN: Tensor,
+    recipe: LossRecipe,
+) -> Tensor:
     loss = logits_BNK.new_zeros(())
-    for task, name in enumerate(model.recipe.ranking_tasks):
+    for task, name in enumerate(tasks):
         logits_BN, positive_BN = logits_BNK[..., task], _positives(stages_BN, name)
         if recipe.ranking_bce:
             bce = binary_cross_entropy(logits_BN, positive_BN, mask_BN)

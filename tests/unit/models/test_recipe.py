@@ -36,6 +36,7 @@ def test_tasks_get_a_step_each_or_all_of_them_the_last(assignment: str, blocks: 
         ({"item_ids": "none", "has_side_information": False}, "has_side_information"),
         ({"dropout": 1.0}, "dropout"),
         ({"action_mask_share": 1.0}, "action_mask_share"),
+        ({"has_early_exit": True, "ranking_tasks": ()}, "has_early_exit"),
     ],
 )
 def test_parts_that_do_not_fit_are_refused_by_name(fields: dict[str, object], named: str) -> None:

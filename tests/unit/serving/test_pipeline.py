@@ -364,6 +364,28 @@ def test_a_bundle_without_the_head_it_is_for_is_refused(world, halves):
         world.pipeline(ranking_bundle=retrieves)
 
 
+def test_requests_stop_reasoning_early_if_the_recipe_says_so(world, world_module, make, tmp_path):
+    catalogue = world_module.make_catalogue(())
+    world_module.make_bundle(tmp_path / "deep", catalogue, has_early_exit=True)
+    deep = load_bundle(tmp_path / "deep")
+    request = make(PreRankRequest, item_ids=world_module.MILK)
+
+    def scores(least_change):
+        recipe = ServingRecipe(least_change=least_change)
+        [answer] = world.pipeline(ranking_bundle=deep, recipe=recipe).pre_rank([request])
+        return scores_of(answer)
+
+    full, hardly, at_once = scores(0.0), scores(1e-12), scores(1.0)
+
+    assert hardly == pytest.approx(full, rel=1e-5)
+    assert at_once != pytest.approx(full, rel=1e-5)
+
+
+def test_a_bundle_that_was_not_trained_to_stop_early_is_refused_if_it_should(world):
+    with pytest.raises(InvalidInput, match="has_early_exit"):
+        world.pipeline(recipe=ServingRecipe(least_change=0.01))
+
+
 def test_no_requests_get_no_answers(pipeline):
     assert pipeline.answer([]) == []
 

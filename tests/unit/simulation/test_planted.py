@@ -11,7 +11,8 @@ from onepiece.errors import NotFound, OutputExists
 from onepiece.events.schema import Action
 from onepiece.features.store import Signals
 from onepiece.simulation.planted import WORLDS, Budget, Cell, draw, find_variants, find_worlds
-from onepiece.simulation.planted_chains import chain_places
+from onepiece.simulation.planted_chains import chain_places, mixed_length
+from onepiece.simulation.planted_depth import depth_in_world
 from onepiece.simulation.planted_gain import Gain, gain
 from onepiece.simulation.planted_report import document, render, save
 from onepiece.simulation.planted_variants import VARIANTS, variants_for
@@ -119,6 +120,32 @@ def test_the_end_of_a_chain_shares_no_label_with_anything_the_user_touched(name,
         assert acted_on(request.signals.recent, Action.CLICK)
 
 
+def test_the_mixed_world_asks_for_no_hop_one_or_two_and_tells_which():
+    (world,) = find_worlds(["mixed"])
+    shop, seen = world.shop, set()
+    for seed in range(30):
+        request = world.ask(np.random.default_rng(seed), shop)
+        length, places = mixed_length(request), chain_places(request, shop)
+        best = world.demand(request, shop).order_probabilities()
+
+        seen.add(length)
+        assert places.max() == length
+        assert ((best > 0.5) == (places == length)).all()
+
+    assert seen == {1, 2, 3}
+
+
+def test_depth_in_a_world_is_measured_as_a_share_of_its_optimum():
+    (world,) = find_worlds(["mixed"])
+
+    result = depth_in_world(world, num_steps=2, seed=0, budget=SMALL)
+
+    assert [point.mean_steps for point in result.curve.fixed] == [0, 1, 2]
+    assert all(0 < point.quality <= 1 for point in (*result.curve.fixed, *result.curve.early))
+    assert result.has_early_exit
+    assert sum(result.chosen.num_requests_J) == SMALL.num_validation // 2
+
+
 def test_the_optimum_is_beaten_by_no_ranking_and_chance_is_the_mean_of_all():
     random = np.random.default_rng(0)
     probabilities = random.dirichlet(np.ones(5), size=40)
@@ -199,4 +226,10 @@ def test_a_result_is_saved_as_table_json_and_picture_and_never_over_another(tmp_
 @pytest.mark.parametrize("wrong", [["--seeds", "0"], ["--worlds", "moon"], ["--variants=best"]])
 def test_a_misuse_of_the_verb_is_told_before_anything_is_trained(wrong, capsys):
     assert main(["simulation", "planted", *wrong]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("wrong", [["--steps", "17"], ["--world", "moon"], ["--allowed-loss", "2"]])
+def test_a_misuse_of_depth_is_told_before_anything_is_trained(wrong, capsys):
+    assert main(["simulation", "depth", *wrong]) == 2
     assert capsys.readouterr().err.count("\n") == 1
