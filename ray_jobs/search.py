@@ -34,14 +34,14 @@ def tune_for_a_while(search: Search, logs: Path, args: argparse.Namespace) -> No
         log.started(search.values(config["number"]))
         log.ended(search.attempt(config["number"], on_measured=tell, on_gpu=args.gpu))
 
-    class Scheduler(ASHAScheduler):  # type: ignore[misc]
+    class Scheduler(ASHAScheduler):
         def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
             if (decision := super().on_trial_result(controller, trial, result)) == self.STOP:
                 TrialLog(logs, trial.config["number"], time.time).ended(STOPPED)
             return str(decision)
 
-    here = {"include_dashboard": False, "log_to_driver": False, "_node_ip_address": "127.0.0.1"}
-    ray.init(address="local", num_cpus=args.workers, **here)
+    here: dict[str, Any] = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    ray.init(address="local", num_cpus=args.workers, log_to_driver=False, **here)
     numbers = count()
     # Beyond the last epoch: who comes that far has finished, and is not stopped.
     scheduler = Scheduler(time_attr="epoch", max_t=search.recipe.epochs + 1, reduction_factor=3)

@@ -30,7 +30,8 @@ def item_scores(users: Users, item_rows_N: Tensor, items_ND: Tensor) -> Tensor:
     weights_BKT = recalled.weights_BKT * is_there_BT[:, None]
     sums_BKU = weights_BKT.new_zeros(*weights_BKT.shape[:2], len(rows_U))
     sums_BKU = sums_BKU.scatter_add(2, place_BT[:, None].expand_as(weights_BKT), weights_BKT)
-    return scores_BKN + sums_BKU[..., place_N]
+    exact_BKN: Tensor = scores_BKN + sums_BKU[..., place_N]
+    return exact_BKN
 
 
 def pair_scores(

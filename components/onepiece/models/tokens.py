@@ -267,7 +267,7 @@ class ItemMap(nn.Sequential):
 
     def forward(self, items: Tensor) -> Tensor:
         """Maps (..., I) to (..., D)."""
-        out: Tensor = super().forward(items)
+        out: Tensor = super().forward(items)  # type: ignore[no-untyped-call]
         if self._id_weight:
             out = out + self._id_weight * items[..., : self._num_out]
         return out

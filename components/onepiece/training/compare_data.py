@@ -66,8 +66,8 @@ def contenders_of(
     if data is not None and test is not None:
         return [Contender(name, recipe, data, test) for name, recipe in read.items()]
     assert events is not None  # noqa: S101 - checked above
-    paths = (*events.glob("events/part-*.jsonl"), *events.glob("catalogue.parquet"))
-    imported = files_digest(paths)
+    events_of = [*events.glob("events/part-*.jsonl"), *events.glob("catalogue.parquet")]
+    imported = files_digest(events_of)
     return [_with_examples(name, recipe, events, imported, out) for name, recipe in read.items()]
 
 

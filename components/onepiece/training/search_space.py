@@ -140,7 +140,8 @@ def current_value(recipe: TrainingRecipe, name: str) -> JsonValue:
                 f"{', '.join(sorted(fields)) or 'its values as a whole'}"
             )
         place = getattr(place, part)
-    return _JSON.dump_python(place, mode="json")
+    value: JsonValue = _JSON.dump_python(place, mode="json")
+    return value
 
 
 def check_space(space: SearchSpace, recipe: TrainingRecipe) -> None:
