@@ -22,7 +22,7 @@ from onepiece.models.protocols import Model, Recalled, ScoredToDepth, Users
 from onepiece.models.reasoning import Reasoning, reason, reason_to_depth
 from onepiece.models.recipe import OnePieceRecipe
 from onepiece.models.recognition import recognition_codes
-from onepiece.models.tokens import NUM_DESCRIPTORS, Tokens
+from onepiece.models.tokens import NUM_DESCRIPTORS, Tokens, is_history
 
 START_BIAS = {"item": 2.0, "type": 1.0}
 """Match bias before training (data.md: 2 for the id, 1 for the type, .5 for the maker)."""
@@ -30,17 +30,27 @@ OTHER_START_BIAS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
+class KnownTokens:
+    """What may be recalled: history and anchors, whether or not the backbone reads them."""
+
+    rows_BT: Tensor
+    """(B, T) rows of the tokens' items; 0 for none."""
+    tokens_BTD: Tensor
+    """(B, T, D) embedded tokens."""
+    places_BT: Tensor
+    """(B, T) int64, how old a token of the history is, then how good an anchor is."""
+
+
+@dataclass(frozen=True, slots=True)
 class ContextEncoding:
     """The contexts of B requests, encoded once for both heads."""
 
-    item_rows_BT: Tensor
-    """(B, T) rows of the tokens' items; 0 for none."""
+    tokens: KnownTokens
+    """Not what is encoded, but what is remembered as it is."""
     rows_BSD: Tensor
-    """(B, S, D) embedded tokens, the two descriptors last."""
+    """(B, S, D) embedded tokens that the backbone reads, the two descriptors last."""
     attributes_BSA: Tensor
     """(B, S, A) codes for the match bias."""
-    places_BT: Tensor
-    """(B, T) int64, how old a token of the history is, then how good an anchor is."""
     segments_BS: Tensor
     """(B, S) int64 `Segment` of each position."""
     encoded: Encoded
@@ -86,14 +96,21 @@ class OnePiece(Model):
     def encode_context(self, context: ContextTensors) -> ContextEncoding:
         """Encodes contexts once; candidates never change what comes out."""
         rows_BSD = self.tokens.context(context)
+        known_BT = self._known_tokens(context.kinds_BT)
+        tokens = KnownTokens(
+            rows_BT=context.item_rows_BT * known_BT,
+            tokens_BTD=rows_BSD[:, : known_BT.shape[1]],
+            places_BT=self.tokens.places(context),
+        )
         attributes_BTA = self._attributes_of(context.item_rows_BT)
         attributes_BSA = nn.functional.pad(attributes_BTA, (0, 0, 0, NUM_DESCRIPTORS))
-        known_BT = self._known_tokens(context.kinds_BT)
-        seen_BT = known_BT
-        if not self.recipe.reads_anchors:
-            seen_BT = known_BT & (context.kinds_BT <= TokenKind.MEMORY)
-        mask_BS = nn.functional.pad(seen_BT, (0, NUM_DESCRIPTORS), value=True)
+        mask_BS = nn.functional.pad(known_BT, (0, NUM_DESCRIPTORS), value=True)
         segments_BS = _segments(context.kinds_BT)
+        if not self.recipe.reads_anchors:
+            mask_BS = mask_BS & (segments_BS != Segment.ANCHOR)
+            read_R = _read_positions(context.kinds_BT)
+            rows_BSD, attributes_BSA = rows_BSD[:, read_R], attributes_BSA[:, read_R]
+            mask_BS, segments_BS = mask_BS[:, read_R], segments_BS[:, read_R]
         is_causal = self.recipe.attention == "causal"
         encoded = self.backbone.encode(
             rows_BSD,
@@ -105,11 +122,7 @@ class OnePiece(Model):
             if is_causal
             else None,
         )
-        known_rows_BT = context.item_rows_BT * known_BT
-        places_BT = self.tokens.places(context)
-        return ContextEncoding(
-            known_rows_BT, rows_BSD, attributes_BSA, places_BT, segments_BS, encoded
-        )
+        return ContextEncoding(tokens, rows_BSD, attributes_BSA, segments_BS, encoded)
 
     def _known_tokens(self, kinds_BT: Tensor) -> Tensor:
         """Says which tokens are there: (B, T); in training, some requests' anchors are not."""
@@ -155,14 +168,13 @@ class OnePiece(Model):
         users_BKD: Tensor = self.retrieval.user(blocks_BKGMD[:, :, 0])
         if not self.recipe.recognition_width:
             return Users(users_BKD)
-        rows_BT = encoding.item_rows_BT
-        tokens_BTD = encoding.rows_BSD[:, : rows_BT.shape[1]]
-        weights_BKT = self.retrieval.recall(users_BKD, tokens_BTD, encoding.places_BT)
-        codes_BTE = self._codes(rows_BT)
+        tokens = encoding.tokens
+        weights_BKT = self.retrieval.recall(users_BKD, tokens.tokens_BTD, tokens.places_BT)
+        codes_BTE = self._codes(tokens.rows_BT)
         return Users(
             torch.cat([users_BKD, weights_BKT @ codes_BTE], dim=-1),
             Recalled(
-                rows_BT,
+                tokens.rows_BT,
                 weights_BKT,
                 code_width=codes_BTE.shape[-1],
                 is_separate=self.recipe.separate_recall,
@@ -306,6 +318,14 @@ def _by_candidate(logits_BGMK: Tensor, candidates: CandidateTensors) -> Tensor:
     slots_BSK = logits_BGMK.flatten(1, 2)
     index_BNK = candidates.slot_BN[..., None].expand(-1, -1, slots_BSK.shape[-1])
     return slots_BSK.gather(1, index_BNK)
+
+
+def _read_positions(kinds_BT: Tensor) -> Tensor:
+    """Lists the positions that some history of the batch fills, and the descriptors: (R,)."""
+    end = int(is_history(kinds_BT).any(0).sum())
+    num_tokens = kinds_BT.shape[1]
+    positions = [*range(end), *range(num_tokens, num_tokens + NUM_DESCRIPTORS)]
+    return torch.tensor(positions, device=kinds_BT.device)
 
 
 def _segments(kinds_BT: Tensor) -> Tensor:

@@ -166,7 +166,7 @@ class Tokens(nn.Module):
         Places of the history come first, 0 for the newest token; then those of the anchors.
         """
         first_anchor = self.history_positions.num_embeddings
-        is_history_BT = _is_history(context.kinds_BT)
+        is_history_BT = is_history(context.kinds_BT)
         return torch.where(
             is_history_BT, _from_newest(context), context.positions_BT + first_anchor
         )
@@ -191,7 +191,7 @@ class Tokens(nn.Module):
         if self.has_side_information:
             items_BTI = torch.cat([items_BTI, features_BTF], dim=-1)
         items_BTD = self.project_shared(items_BTI) * (rows_BT != 0)[..., None]
-        is_history_BT = _is_history(kinds_BT)
+        is_history_BT = is_history(kinds_BT)
         is_anchor_BT = (rows_BT != 0) & ~is_history_BT
         history_BTD = self.history_positions(_from_newest(context) * is_history_BT)
         anchor_BTD = self.anchor_positions(context.positions_BT * is_anchor_BT)
@@ -228,18 +228,18 @@ class Tokens(nn.Module):
 
 def _newest(tokens_BTD: Tensor, kinds_BT: Tensor) -> Tensor:
     """Picks the newest token of the history, its last: (B, D); zeros for an empty history."""
-    last_B = _is_history(kinds_BT).sum(1) - 1
+    last_B = is_history(kinds_BT).sum(1) - 1
     picked_BD = tokens_BTD[torch.arange(len(last_B), device=last_B.device), last_B.clamp(min=0)]
     return picked_BD * (last_B >= 0)[:, None]
 
 
 def _from_newest(context: ContextTensors) -> Tensor:
     """Counts how many tokens of the history are newer: (B, T); anything for other tokens."""
-    newest_B1 = _is_history(context.kinds_BT).sum(1, keepdim=True) - 1
+    newest_B1 = is_history(context.kinds_BT).sum(1, keepdim=True) - 1
     return (newest_B1 - context.positions_BT).clamp(min=0)
 
 
-def _is_history(kinds_BT: Tensor) -> Tensor:
+def is_history(kinds_BT: Tensor) -> Tensor:
     """Says which tokens are of the history; they come before all others."""
     return (kinds_BT == TokenKind.RECENT) | (kinds_BT == TokenKind.MEMORY)
 

@@ -105,3 +105,17 @@ def test_a_tokens_place_counts_from_the_newest_and_then_from_the_best_anchor(
     assert places_T[:3].tolist() == [2, 1, 0]
     assert places_T[4:6].tolist() == [10, 11]
     assert int(places_T.max()) < model.tokens.num_places == 13
+
+
+def test_where_anchors_are_unread_others_in_the_batch_change_nothing(
+    make_model: Callable[..., OnePiece], make_context: Callable[..., Context]
+) -> None:
+    model = make_model(reads_anchors=False)
+    contexts = [make_context(1, num_history=2), make_context(2, num_history=9)]
+
+    def vectors(chosen: list[Context]) -> torch.Tensor:
+        with torch.inference_mode():
+            return model.user_vectors(model.encode_context(context_tensors(collate(chosen))))
+
+    alone = torch.cat([vectors([context]) for context in contexts])
+    torch.testing.assert_close(vectors(contexts), alone)
