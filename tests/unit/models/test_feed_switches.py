@@ -1,7 +1,9 @@
 """The switches that a feed needs: it has no query, and its items have nothing but ids."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
@@ -111,7 +113,11 @@ def test_where_anchors_are_unread_others_in_the_batch_change_nothing(
     make_model: Callable[..., OnePiece], make_context: Callable[..., Context]
 ) -> None:
     model = make_model(reads_anchors=False)
-    contexts = [make_context(1, num_history=2), make_context(2, num_history=9)]
+    words = np.array([2])  # equally many: this model's padding of words is not 0
+    contexts = [
+        replace(make_context(seed, num_history=count), word_rows=words)
+        for seed, count in ((1, 2), (2, 9))
+    ]
 
     def vectors(chosen: list[Context]) -> torch.Tensor:
         with torch.inference_mode():
