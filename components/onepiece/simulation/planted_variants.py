@@ -135,7 +135,7 @@ VARIANTS: tuple[Variant, ...] = (
         for num_steps in (1, 2, 3, 4, 6)
     ),
     Variant(
-        "L=2,K=0",
+        "L=2",
         "two layers, no steps",
         _onepiece(num_layers=2, num_ranking_steps=0),
         only_in=_STEPS,
