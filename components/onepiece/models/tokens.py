@@ -253,21 +253,25 @@ class ItemMap(nn.Sequential):
     """Two linear maps with a bend between them; a tied item's id embedding goes past them.
 
     With `id_weight` w the output is MLP(x) + w * id, where the id embedding is the first floats of
-    x, and the MLP starts at 0.
+    x, and the MLP starts at 0. Of an item that has nothing but its id, w * id is all: an MLP of it
+    could only learn the id's own table by heart.
     """
 
     def __init__(self, num_in: int, num_out: int, *, id_weight: float = 0.0) -> None:
-        last = nn.Linear(2 * num_out, num_out)
-        super().__init__(nn.Linear(num_in, 2 * num_out), nn.GELU(), last)
+        parts: list[nn.Module] = []
+        if not id_weight or num_in > num_out:
+            parts = [nn.Linear(num_in, 2 * num_out), nn.GELU(), nn.Linear(2 * num_out, num_out)]
+        super().__init__(*parts)
         self._num_out = num_out
         self._id_weight = id_weight
-        if id_weight:
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
+        if id_weight and parts:
+            for parameter in parts[-1].parameters():
+                nn.init.zeros_(parameter)
 
     def forward(self, items: Tensor) -> Tensor:
         """Maps (..., I) to (..., D)."""
+        ids: Tensor = self._id_weight * items[..., : self._num_out]
+        if not len(self):
+            return ids
         out: Tensor = super().forward(items)  # type: ignore[no-untyped-call]
-        if self._id_weight:
-            out = out + self._id_weight * items[..., : self._num_out]
-        return out
+        return out + ids if self._id_weight else out

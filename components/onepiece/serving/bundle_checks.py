@@ -17,15 +17,15 @@ def check_servable(bundle: Bundle, ranking_bundle: Bundle) -> None:
 
     Args:
         bundle: Retrieves.
-        ranking_bundle: Ranks; the same one if one model does both.
+        ranking_bundle: Ranks; the same one if one model does both, or ranks as it retrieves.
 
     Raises:
         InvalidInput: It is refused.
     """
     _check_head("retrieval", bundle, bundle.recipe.model.retrieval_tasks)
-    _check_head("ranking", ranking_bundle, ranking_bundle.recipe.model.ranking_tasks)
     _check_requests(bundle)
     if ranking_bundle is not bundle:
+        _check_head("ranking", ranking_bundle, ranking_bundle.recipe.model.ranking_tasks)
         _check_requests(ranking_bundle)
 
 

@@ -159,6 +159,26 @@ class ServingModel:
             for row, given in enumerate(candidates)
         ]
 
+    def retrieval_scores(
+        self, encoded: EncodedRequests, item_ids: Sequence[Sequence[str]]
+    ) -> list[NDArray[np.float64]]:
+        """Scores given items as `search` scores what it finds.
+
+        Returns:
+            For each request, (N,) in the order of its items; -inf for those of no vocabulary.
+        """
+        rows = [self._bundle.vocabulary.item_rows(given) for given in item_ids]
+        rows_P = torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *rows]))
+        counts_B = torch.tensor([len(given) for given in rows])
+        request_P = torch.repeat_interleave(torch.arange(len(rows)), counts_B)
+        with torch.inference_mode():
+            users = self._model.users(encoded.encoding)
+            last_P = torch.full_like(request_P, users.vectors_BKD.shape[1] - 1)
+            items_PD = self._model.item_vectors(rows_P)
+            scores_P = pair_scores(users, request_P, last_P, rows_P, items_PD).double()
+        scores_P = scores_P.masked_fill(rows_P < FIRST_ROW, -torch.inf)
+        return [part.numpy() for part in scores_P.split(counts_B.tolist())]
+
     def _as_trained(self, request: ContextRequest) -> ContextRequest:
         """Gives a feed's request what a feed's model was trained on; leaves any other as it is."""
         if self._recipe.requests != "feed" or request.query_id != ALL_ITEMS:

@@ -20,7 +20,14 @@ from onepiece.serving.answers import Origin, given_item_ids, write_answer
 from onepiece.serving.bundle_checks import check_servable
 from onepiece.serving.item_table import Shelves
 from onepiece.serving.model import EncodeOnce, ServingModel
-from onepiece.serving.rank import OnePieceRanker, PopularRanker, Ranked, Ranker, RepeatRanker
+from onepiece.serving.rank import (
+    OnePieceRanker,
+    PopularRanker,
+    Ranked,
+    Ranker,
+    RepeatRanker,
+    VectorRanker,
+)
 from onepiece.serving.recipe import ServingRecipe
 from onepiece.serving.retrieve import (
     ONEPIECE,
@@ -110,7 +117,9 @@ class Pipeline:
         self._rankers: dict[str, Ranker] = {
             POPULAR: PopularRanker(),
             REPEAT: RepeatRanker(),
-            ONEPIECE: OnePieceRanker(self._ranking_model, self._recipe.fusion),
+            ONEPIECE: OnePieceRanker(self._ranking_model, self._recipe.fusion)
+            if ranking.recipe.model.ranking_tasks
+            else VectorRanker(self._ranking_model),
         }
 
     @property

@@ -123,6 +123,31 @@ class OnePieceRanker:
         )
 
 
+class VectorRanker:
+    """The score of retrieval, for a bundle that only retrieves; equal scores by item id."""
+
+    def __init__(self, model: ServingModel) -> None:
+        self._model = model
+
+    def rank(
+        self,
+        asked: Sequence[Asked],
+        candidates: Sequence[Candidates],
+        encoding: EncodeOnce,
+    ) -> list[Ranked]:
+        """Orders by the user's vector; what the model does not know comes last."""
+        item_ids = [given.item_ids for given in candidates]
+        ranked = []
+        for given, scores in zip(
+            item_ids, self._model.retrieval_scores(encoding.get(), item_ids), strict=True
+        ):
+            order = np.lexsort((np.array(given, dtype=object), -scores))
+            lowest = scores[np.isfinite(scores)].min(initial=0.0) - 1.0
+            told = np.where(np.isfinite(scores), scores, lowest)
+            ranked.append(Ranked(order, told[order], num_unknown=self._model.num_unknown(given)))
+        return ranked
+
+
 def fuse(
     probabilities: Mapping[str, NDArray[np.float64]],
     fusion: FusionRecipe,

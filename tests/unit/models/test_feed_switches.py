@@ -66,6 +66,18 @@ def test_an_untrained_tied_item_is_its_id_in_its_vector_and_in_its_token(
     torch.testing.assert_close(token_ND, ids_ND * 8**0.5)
 
 
+def test_a_tied_item_of_nothing_but_an_id_has_no_other_weights(vocabulary: Vocabulary) -> None:
+    recipe = OnePieceRecipe(
+        ties_item_ids=True, width=8, id_width=8, recognition_width=0, has_side_information=False
+    )
+    model = OnePiece(recipe, context=ContextRecipe(), vocabulary=vocabulary)
+    rows_N = torch.arange(2, 12)
+    assert model.tokens.items.id_table is not None
+
+    assert not [*model.retrieval.item.parameters(), *model.tokens.project_shared.parameters()]
+    assert torch.equal(model.item_vectors(rows_N), model.tokens.items.id_table(rows_N))
+
+
 @pytest.mark.parametrize("fields", [{"id_width": 4, "width": 8}, {"item_ids": "none"}])
 def test_tied_ids_must_be_as_wide_as_a_token(fields: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match="set id_width to width"):

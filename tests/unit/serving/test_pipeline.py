@@ -5,6 +5,7 @@ import pytest
 
 from onepiece.bundle import load_bundle
 from onepiece.errors import FeatureStoreUnavailable, InvalidInput, InvalidRequest, NotFound
+from onepiece.index.build import build_index
 from onepiece.serving.pipeline import Pipeline
 from onepiece.serving.recipe import FusionRecipe, ServingRecipe
 from onepiece.serving.schemas import PreRankRequest, RecommendRequest, RetrieveRequest
@@ -356,12 +357,33 @@ def test_a_bundle_without_the_head_it_is_for_is_refused(world, halves):
     retrieves, ranks = halves
     parts = {"store": world.memory, "item_tables": world.item_tables}
 
-    with pytest.raises(InvalidInput, match="no ranking head; give one model with both heads"):
-        Pipeline(retrieves, index=world.index, **parts)
     with pytest.raises(InvalidInput, match="no retrieval head"):
         Pipeline(ranks, index=world.index, **parts)
     with pytest.raises(InvalidInput, match="no ranking head"):
         world.pipeline(ranking_bundle=retrieves)
+
+
+def test_a_bundle_that_only_retrieves_ranks_by_the_score_of_retrieval(
+    world, world_module, make, halves, tmp_path
+):
+    retrieves, _ = halves
+    pipeline = Pipeline(
+        retrieves,
+        store=world.memory,
+        item_tables=world.item_tables,
+        index=build_index(retrieves, tmp_path / "index"),
+    )
+    [found] = pipeline.retrieve([make(RetrieveRequest, count=5)])
+    [page] = pipeline.recommend([make(RecommendRequest, count=5)])
+    backwards = ("unheard of", *reversed(ids_of(found)))
+
+    [given] = pipeline.pre_rank([make(PreRankRequest, item_ids=backwards, count=6)])
+
+    assert ids_of(page) == ids_of(found)
+    assert ids_of(given) == [*ids_of(found), "unheard of"]
+    assert scores_of(given)[:5] == pytest.approx(scores_of(found), abs=1e-5)
+    assert scores_of(given)[5] < scores_of(given)[4]
+    assert page.model_version == retrieves.version
 
 
 def test_requests_stop_reasoning_early_if_the_recipe_says_so(world, world_module, make, tmp_path):
