@@ -129,36 +129,6 @@ def bench_one_encode() -> BenchResult:
     )
 
 
-def bench_compile() -> BenchResult:
-    """Trains on 32 requests a step; torch eager, against torch.compile, once it has compiled."""
-    import numpy as np
-    import torch
-
-    from onepiece.training.compiling import compiled_objective
-    from onepiece.training.objective import Objective, objective
-    from onepiece.training.packed import ExampleBatch
-    from onepiece.training.recipe import LossRecipe
-
-    torch.set_num_threads(1)
-    num_requests, num_candidates = 32, 40
-    context = _batch(num_candidates=num_candidates, num_requests=num_requests)
-    nobody = np.zeros(num_requests, dtype=np.int64)
-    stages = np.random.default_rng(0).integers(1, 5, (num_requests, num_candidates))
-    batch = ExampleBatch(context, stages, nobody, nobody, nobody[:, None], nobody)
-    model, losses = _model("shared").train(), LossRecipe()
-
-    def step(loss: Objective) -> None:
-        model.zero_grad()
-        loss(model, batch, losses).backward()  # type: ignore[no-untyped-call]
-
-    compiled = compiled_objective(torch.device("cpu"))
-    baseline_s, ours_s = _take_turns(lambda: step(objective), lambda: step(compiled))
-    settings = _settings(model, context) | {"requests": num_requests}
-    return BenchResult(
-        "compile", baseline_s / ours_s, baseline_s * 1e3, ours_s * 1e3, "ms a step", settings
-    )
-
-
 def bench_history_writes() -> BenchResult:
     """Writes 64 users' histories to Feast on SQLite; one by one, against one micro-batch."""
     from onepiece.events.history import HistoryUpdate
@@ -202,7 +172,6 @@ def bench_history_writes() -> BenchResult:
 BENCHMARKS: Mapping[str, Callable[[], BenchResult]] = {
     "shared-context": bench_shared_context,
     "one-encode": bench_one_encode,
-    "compile": bench_compile,
     "history-writes": bench_history_writes,
 }
 """Name -> benchmark; the docstring's first line is its help."""
@@ -246,8 +215,8 @@ def _vocabulary() -> "Vocabulary":
     return build_vocabulary(catalogue, query_ids=["milk"], order_counts={})
 
 
-def _batch(*, num_candidates: int, num_requests: int = 1) -> "ContextBatch":
-    """Builds equal requests with a full history, anchors and candidates."""
+def _batch(*, num_candidates: int) -> "ContextBatch":
+    """Builds one request with a full history, anchors and candidates."""
     import numpy as np
 
     from onepiece.context.batching import collate
@@ -281,7 +250,7 @@ def _batch(*, num_candidates: int, num_requests: int = 1) -> "ContextBatch":
         ),
         candidates=Candidates(some(num_candidates), features),
     )
-    return collate([build_context(request, ContextRecipe(), vocabulary)] * num_requests)
+    return collate([build_context(request, ContextRecipe(), vocabulary)])
 
 
 def _settings(model: "OnePiece", batch: "ContextBatch") -> dict[str, str | int]:

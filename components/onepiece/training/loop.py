@@ -17,10 +17,8 @@ from onepiece.training.batch_order import batches, day_ends, steps_per_epoch
 from onepiece.training.carry_over import carry_over, check_parent
 from onepiece.training.catalogue_objective import NegativeSampler
 from onepiece.training.checkpoint import newest_checkpoint
-from onepiece.training.compiling import compiled_objective
 from onepiece.training.days import DayValidation, NextDay
 from onepiece.training.machine import Machine
-from onepiece.training.objective import objective
 from onepiece.training.optimiser import new_optimiser
 from onepiece.training.packed import ExampleBatch, Examples
 from onepiece.training.prefetch import prefetched
@@ -168,7 +166,6 @@ def _stepper(run: Run, examples: Examples, num_steps: int) -> Stepper:
         share=run.share,
         num_steps=num_steps,
         sampler=sampler,
-        objective=compiled_objective(run.model.device) if run.recipe.compile else objective,
     )
 
 

@@ -4,7 +4,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,21 +48,6 @@ class Inputs:
     """(B, N) int64 `Stage` of each."""
     mask_BN: Tensor
     """(B, N) bool, True for a candidate."""
-
-
-class Objective(Protocol):
-    """Computes the loss of one batch: see `objective`."""
-
-    def __call__(
-        self,
-        model: Model,
-        batch: ExampleBatch,
-        recipe: LossRecipe,
-        *,
-        sampler: NegativeSampler | None = None,
-    ) -> Tensor:
-        """Gives a scalar."""
-        ...
 
 
 def objective(

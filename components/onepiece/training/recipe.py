@@ -259,12 +259,6 @@ class TrainingRecipe(BaseModel):
         "float32",
         description="Of the forward pass; bfloat16 by autocast, weights and sums stay float32.",
     )
-    compile: bool = Field(
-        False,
-        description="Whether torch.compile fuses the loss and its gradients; needs a C++ compiler "
-        "on a CPU and triton on a GPU. Dropout draws other numbers then, and sums may differ in "
-        "their last bits.",
-    )
     checkpoint_every_steps: int = Field(
         200, ge=1, le=10_000_000, description="Steps between two checkpoints, in steps."
     )

@@ -11,7 +11,7 @@ from torch import nn
 from onepiece.errors import TrainingDiverged
 from onepiece.models.protocols import Model
 from onepiece.training.catalogue_objective import NegativeSampler
-from onepiece.training.objective import Objective, objective
+from onepiece.training.objective import objective
 from onepiece.training.optimiser import set_learning_rate
 from onepiece.training.packed import ExampleBatch
 from onepiece.training.recipe import TrainingRecipe
@@ -40,8 +40,6 @@ class Stepper:
     """Steps of the whole training, for the learning rate."""
     sampler: NegativeSampler | None
     """Draws negatives if the loss is against the whole catalogue."""
-    objective: Objective = objective
-    """Computes the loss; see `compiled_objective`."""
 
     def take(self, parts: Sequence[ExampleBatch], *, step: int) -> float:
         """Takes step `step` (from 0) and returns the loss before it.
@@ -78,7 +76,7 @@ class Stepper:
         """Adds one micro-batch's gradients and returns its weighted loss."""
         is_bfloat16 = self.recipe.precision == "bfloat16"
         with torch.autocast(self.model.device.type, torch.bfloat16, enabled=is_bfloat16):
-            loss = self.objective(self.model, part, self.recipe.losses, sampler=self.sampler)
+            loss = objective(self.model, part, self.recipe.losses, sampler=self.sampler)
             loss = loss * weight
         value = float(loss.detach())
         if not math.isfinite(value):
