@@ -177,7 +177,7 @@ class ServingModel:
             items_PD = self._model.item_vectors(rows_P)
             scores_P = pair_scores(users, request_P, last_P, rows_P, items_PD).double()
         scores_P = scores_P.masked_fill(rows_P < FIRST_ROW, -torch.inf)
-        return [part.numpy() for part in scores_P.split(counts_B.tolist())]
+        return [part.numpy() for part in torch.split(scores_P, counts_B.tolist())]
 
     def _as_trained(self, request: ContextRequest) -> ContextRequest:
         """Gives a feed's request what a feed's model was trained on; leaves any other as it is."""
