@@ -122,15 +122,19 @@ def shelf_metrics(ranks_P: NDArray[np.int64]) -> dict[str, float]:
 
 
 def scored_pages(model: Model, examples: Examples, *, batch_size: int = 32) -> list[ScoredPage]:
-    """Scores the candidates of all validation pages, in order of their length."""
+    """Scores the candidates of all validation pages, in the order of the examples.
+
+    That order is one for all contexts, so that models which read unlike ones compare page by page.
+    """
     rows = examples.rows(is_validation=True)
     # Pages of like length together: less padding, and no score depends on it.
-    rows = rows[np.argsort(examples.sizes(rows), kind="stable")]
+    order = np.argsort(examples.sizes(rows), kind="stable")
     pages: list[ScoredPage] = []
     with torch.inference_mode():
         for start in range(0, len(rows), batch_size):
-            pages += _scored_batch(model, examples.batch(rows[start : start + batch_size]))
-    return pages
+            chosen = rows[order[start : start + batch_size]]
+            pages += _scored_batch(model, examples.batch(chosen))
+    return [pages[place] for place in np.argsort(order).tolist()]
 
 
 def _scored_batch(model: Model, batch: ExampleBatch) -> list[ScoredPage]:

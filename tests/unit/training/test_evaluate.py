@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from onepiece.training.evaluate import evaluate
+from onepiece.training.evaluate import evaluate, scored_pages
 from onepiece.training.loop import new_model, train
 from onepiece.training.packed import Examples
 from onepiece.training.recipe import TrainingRecipe
@@ -82,3 +82,18 @@ def test_a_model_with_one_head_is_measured_on_that_head(
 
     assert not any(name.startswith(prefix) for name in names)
     assert len(names) > 1
+
+
+def test_pages_keep_the_order_of_the_examples_whatever_their_lengths(
+    trained, examples: Examples
+) -> None:
+    rows = examples.rows(is_validation=True)
+    sizes = examples.sizes(rows)
+    assert (np.diff(sizes) < 0).any()
+
+    pages = scored_pages(trained, examples, batch_size=7)
+
+    batch = examples.batch(rows)
+    assert [page.user_code for page in pages] == batch.user_codes.tolist()
+    for page, stages_N in zip(pages, batch.stages, strict=True):
+        assert page.stages_N.tolist() == stages_N[: len(page.stages_N)].tolist()
