@@ -270,8 +270,9 @@ class ItemMap(nn.Sequential):
 
     def forward(self, items: Tensor) -> Tensor:
         """Maps (..., I) to (..., D)."""
-        ids: Tensor = self._id_weight * items[..., : self._num_out]
         if not len(self):
-            return ids
+            return self._id_weight * items[..., : self._num_out]
         out: Tensor = super().forward(items)  # type: ignore[no-untyped-call]
-        return out + ids if self._id_weight else out
+        if self._id_weight:
+            out = out + self._id_weight * items[..., : self._num_out]
+        return out
