@@ -9,7 +9,7 @@ the context, so a model that has both (OnePiece) encodes a request once for both
 #                 T = tokens, J = K + 1 depths.
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -43,6 +43,13 @@ class Users:
     """(B, K, D) float32; the last of the K vectors is the query of the search."""
     recalled: Recalled | None = None
     """None where the inner product of the vectors is the whole score."""
+
+    def last(self) -> "Users":
+        """Keeps the query of the search alone: K = 1."""
+        recalled = self.recalled
+        if recalled is not None:
+            recalled = replace(recalled, weights_BKT=recalled.weights_BKT[:, -1:])
+        return Users(self.vectors_BKD[:, -1:], recalled)
 
 
 class ItemVectors(Protocol):

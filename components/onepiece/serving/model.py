@@ -115,8 +115,8 @@ class ServingModel:
             allowed: Rows of the index that each request may get; see `VectorIndex.search`.
         """
         with torch.inference_mode():
-            users = self._model.users(encoded.encoding)
-            query_BD = users.vectors_BKD[:, -1].numpy()
+            users = self._model.users(encoded.encoding).last()
+            query_BD = users.vectors_BKD[:, 0].numpy()
             if users.recalled is None:
                 return index.search(query_BD, num_wanted, allowed=allowed)
             # Each token's item may be found too low by its code, and push another one down.
@@ -128,10 +128,8 @@ class ServingModel:
         rows_BK = torch.from_numpy(found.rows_BK)
         request_P, place_P = (rows_BK != NO_ROW).nonzero(as_tuple=True)
         rows_P = rows_BK[request_P, place_P] + FIRST_ROW
-        last_P = torch.full_like(request_P, users.vectors_BKD.shape[1] - 1)
-        items_PD = self._model.item_vectors(rows_P)
         scores_BK = torch.full(rows_BK.shape, -torch.inf)
-        scores_BK[request_P, place_P] = pair_scores(users, request_P, last_P, rows_P, items_PD)
+        scores_BK[request_P, place_P] = self._pair_scores(users, request_P, rows_P)
         best = [
             best_rows(rows_K[rows_K != NO_ROW], scores_K[rows_K != NO_ROW], num_wanted)
             for rows_K, scores_K in zip(found.rows_BK, scores_BK.numpy(), strict=True)
@@ -172,12 +170,16 @@ class ServingModel:
         counts_B = torch.tensor([len(given) for given in rows])
         request_P = torch.repeat_interleave(torch.arange(len(rows)), counts_B)
         with torch.inference_mode():
-            users = self._model.users(encoded.encoding)
-            last_P = torch.full_like(request_P, users.vectors_BKD.shape[1] - 1)
-            items_PD = self._model.item_vectors(rows_P)
-            scores_P = pair_scores(users, request_P, last_P, rows_P, items_PD).double()
+            users = self._model.users(encoded.encoding).last()
+            scores_P = self._pair_scores(users, request_P, rows_P).double()
         scores_P = scores_P.masked_fill(rows_P < FIRST_ROW, -torch.inf)
         return [part.numpy() for part in torch.split(scores_P, counts_B.tolist())]
+
+    def _pair_scores(
+        self, users: Users, request_P: torch.Tensor, rows_P: torch.Tensor
+    ) -> torch.Tensor:
+        items_PD = self._model.item_vectors(rows_P)
+        return pair_scores(users, request_P, torch.zeros_like(request_P), rows_P, items_PD)
 
     def _as_trained(self, request: ContextRequest) -> ContextRequest:
         """Gives a feed's request what a feed's model was trained on; leaves any other as it is."""

@@ -1,7 +1,7 @@
 """What a comparison is made on: recipes by name, and examples built once for each context."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -109,16 +109,12 @@ def _with_examples(
         recipe.feed.model_dump_json(),
         str(recipe.seed),
     )
-    data, test = examples_folders(out, parts)
-    if not (data.is_dir() and test.is_dir()):
-        build_feed_examples(
-            read_imported_events(events),
-            read_catalogue(events / "catalogue.parquet"),
-            recipe,
-            data,
-            test_out=test,
-        )
-    return Contender(name, recipe, data, test)
+
+    def build(data: Path, test: Path) -> None:
+        catalogue = read_catalogue(events / "catalogue.parquet")
+        build_feed_examples(read_imported_events(events), catalogue, recipe, data, test_out=test)
+
+    return _contender(name, recipe, examples_folders(out, parts), build)
 
 
 def _of_shop(name: str, recipe: TrainingRecipe, shop: "Shop", out: Path) -> Contender:
@@ -132,9 +128,23 @@ def _of_shop(name: str, recipe: TrainingRecipe, shop: "Shop", out: Path) -> Cont
         str(recipe.seed),
         f"{shop.until_ms} {shop.test_days}",
     )
-    data, test = examples_folders(out, parts)
-    if not (data.is_dir() and test.is_dir()):
+
+    def build(data: Path, test: Path) -> None:
         shop.build(recipe, data, test_out=test)
+
+    return _contender(name, recipe, examples_folders(out, parts), build)
+
+
+def _contender(
+    name: str,
+    recipe: TrainingRecipe,
+    folders: tuple[Path, Path],
+    build: Callable[[Path, Path], None],
+) -> Contender:
+    """Builds examples and their test, unless an earlier recipe had the same."""
+    data, test = folders
+    if not (data.is_dir() and test.is_dir()):
+        build(data, test)
     return Contender(name, recipe, data, test)
 
 

@@ -82,7 +82,7 @@ def rank_catalogue(
             users = model.users(
                 model.encode_context(context_tensors(batch.context, device=model.device))
             )
-            scores_BV = item_scores(users, rows_V, items_VD)[:, -1].cpu().numpy()
+            scores_BV = item_scores(users.last(), rows_V, items_VD)[:, 0].cpu().numpy()
             parts.append(ranked(scores_BV, batch, chosen, list_length=list_length))
     return joined(parts)
 

@@ -132,14 +132,10 @@ def build_test(
     first_ms = max(from_ms, item_tables.first_ms())
     pages = [page for page in spine.pages if page.as_of_ms >= first_ms]
     drafts = sorted(_validation_drafts(pages, recipe), key=_in_time)
-    examples = _examples(drafts, offline_store, item_tables, vocabulary, recipe, _ignore)
+    examples = _examples(drafts, offline_store, item_tables, vocabulary, recipe)
     return write_examples(
         out, examples, vocabulary=vocabulary, context=recipe.context, is_test=True
     )
-
-
-def _ignore(done: int, total: int) -> None:
-    """Shows no progress."""
 
 
 def _examples(
@@ -148,7 +144,7 @@ def _examples(
     item_tables: ItemTables,
     vocabulary: Vocabulary,
     recipe: TrainingRecipe,
-    on_progress: Callable[[int, int], None],
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[Example]:
     user_codes: dict[str, int] = {}
     for start in range(0, len(drafts), _CHUNK):

@@ -36,7 +36,7 @@ from onepiece.training.spine import TASK_STAGE, Stage
 
 
 @dataclass(frozen=True, slots=True)
-class Inputs:
+class _Inputs:
     """A batch as tensors, on the model's device."""
 
     context: ContextTensors
@@ -66,33 +66,7 @@ def objective(
     Source:
         OnePiece (arXiv:2509.18091), Eq. 17 and 20; their weighted sum in one model is ours.
     """
-    return loss_of(model, inputs_of(model, batch, recipe), recipe, sampler=sampler)
-
-
-def inputs_of(model: Model, batch: ExampleBatch, recipe: LossRecipe) -> Inputs:
-    """Makes tensors of a batch: all that numpy computes of it, the hash of candidates included."""
-    device = model.device
-    candidates = None
-    if _has_own_scores(model, recipe):
-        candidates = candidate_tensors(
-            batch.context,
-            group_size=model.recipe.group_size,
-            seeds_B=batch.seeds,
-            device=device,
-        )
-    return Inputs(
-        context=context_tensors(batch.context, device=device),
-        candidates=candidates,
-        rows_BN=torch.from_numpy(batch.context.candidate_rows).to(device),
-        stages_BN=torch.from_numpy(batch.stages).to(device),
-        mask_BN=torch.from_numpy(batch.context.candidate_mask).to(device),
-    )
-
-
-def loss_of(
-    model: Model, inputs: Inputs, recipe: LossRecipe, *, sampler: NegativeSampler | None
-) -> Tensor:
-    """Computes `objective` from tensors alone."""
+    inputs = _inputs(model, batch, recipe)
     is_every_position = recipe.catalogue is not None and recipe.catalogue.positions == "all"
     # Every position at once replaces the encoding of the last one.
     encoding = None if is_every_position else model.encode_context(inputs.context)
@@ -108,6 +82,25 @@ def loss_of(
     return loss
 
 
+def _inputs(model: Model, batch: ExampleBatch, recipe: LossRecipe) -> _Inputs:
+    device = model.device
+    candidates = None
+    if _has_own_scores(model, recipe):
+        candidates = candidate_tensors(
+            batch.context,
+            group_size=model.recipe.group_size,
+            seeds_B=batch.seeds,
+            device=device,
+        )
+    return _Inputs(
+        context=context_tensors(batch.context, device=device),
+        candidates=candidates,
+        rows_BN=torch.from_numpy(batch.context.candidate_rows).to(device),
+        stages_BN=torch.from_numpy(batch.stages).to(device),
+        mask_BN=torch.from_numpy(batch.context.candidate_mask).to(device),
+    )
+
+
 def _has_own_scores(model: Model, recipe: LossRecipe) -> bool:
     """Says whether candidates are scored beside the catalogue: not if scores are products."""
     is_product = recipe.catalogue is not None and isinstance(model, VectorModel)
@@ -117,7 +110,7 @@ def _has_own_scores(model: Model, recipe: LossRecipe) -> bool:
 def _catalogue(
     model: Model,
     encoding: Any,
-    inputs: Inputs,
+    inputs: _Inputs,
     sampler: NegativeSampler,
     recipe: CatalogueLossRecipe,
 ) -> Tensor:
@@ -145,7 +138,7 @@ def _catalogue(
 def _ranking(
     model: Model,
     encoding: Any,
-    inputs: Inputs,
+    inputs: _Inputs,
     candidates: CandidateTensors,
     recipe: LossRecipe,
 ) -> Tensor:
@@ -181,7 +174,7 @@ def _ranking_of(
     return loss
 
 
-def _retrieval(model: Model, encoding: Any, inputs: Inputs, recipe: LossRecipe) -> Tensor:
+def _retrieval(model: Model, encoding: Any, inputs: _Inputs, recipe: LossRecipe) -> Tensor:
     rows_BN, stages_BN, mask_BN = inputs.rows_BN, inputs.stages_BN, inputs.mask_BN
     users_BKD = model.user_vectors(encoding)
     items_BND = model.item_vectors(rows_BN)
