@@ -37,7 +37,9 @@ def history(*items: str, at_ms: int = T0) -> Interactions:
 
 def update(*items: str, available_at_ms: int = T0, user_id: str = "user") -> HistoryUpdate:
     events = history(*items)
-    return HistoryUpdate(user_id, available_at_ms, events, {"yogurt": events})
+    return HistoryUpdate(
+        user_id, available_at_ms, events, {"yogurt": events}, num_events=len(items)
+    )
 
 
 @pytest.fixture(

@@ -52,6 +52,8 @@ class HistoryUpdate:
     """The newest events of any category."""
     memories: Mapping[str, Interactions] = field(default_factory=dict)
     """Category id -> the newest events in it, only for categories that changed."""
+    num_events: int = field(kw_only=True)
+    """Events folded into the user's history so far; with `available_at_ms` it orders updates."""
 
 
 class HistoryWriter(Protocol):
@@ -264,7 +266,11 @@ def take_update(user_id: str, history: UserHistory) -> HistoryUpdate:
     }
     history.changed_categories.clear()
     return HistoryUpdate(
-        user_id, history.available_at_ms, interactions_of(history.recent), memories
+        user_id,
+        history.available_at_ms,
+        interactions_of(history.recent),
+        memories,
+        num_events=history.num_events,
     )
 
 

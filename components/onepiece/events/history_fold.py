@@ -53,11 +53,20 @@ class Folded(IntEnum):
 class UserHistory:
     """One user's state between events; changed in place, because it is folded so often."""
 
-    __slots__ = ("available_at_ms", "changed_categories", "memories", "recent", "seen_event_ids")
+    __slots__ = (
+        "available_at_ms",
+        "changed_categories",
+        "memories",
+        "num_events",
+        "recent",
+        "seen_event_ids",
+    )
 
     def __init__(self) -> None:
         self.available_at_ms = 0
         """Greatest `received_at_ms` folded."""
+        self.num_events = 0
+        """Events folded, duplicates not counted; tells states with equal instants apart."""
         self.recent: list[Entry] = []
         """Newest entries of any category, ascending."""
         self.memories: dict[str, list[Entry]] = {}
@@ -71,6 +80,7 @@ class UserHistory:
         """Copies the state; events folded into one copy do not change the other."""
         other = UserHistory()
         other.available_at_ms = self.available_at_ms
+        other.num_events = self.num_events
         other.recent = list(self.recent)
         other.memories = {name: list(entries) for name, entries in self.memories.items()}
         other.changed_categories = set(self.changed_categories)
@@ -96,6 +106,7 @@ def fold(
     _remember(history.seen_event_ids, event.event_id, recipe.max_seen_event_ids)
     is_late = bool(history.recent) and event.at_ms < history.recent[-1][0]
     history.available_at_ms = max(history.available_at_ms, event.received_at_ms)
+    history.num_events += 1
     for entry in entries:
         _place(history.recent, entry, recipe.max_recent_events)
         category = category_of.get(entry[2])
