@@ -7,6 +7,7 @@ online values, and both become rows by the same code (`view_rows.py`).
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 from onepiece.events.anchors import AnchorLedger, AnchorRecipe
 from onepiece.events.catalogue import Catalogue
 from onepiece.events.history import HistoryRecipe, HistoryUpdate, replay_histories
-from onepiece.events.log import EventLog, Record
+from onepiece.events.log import EventLog, Record, Voids, read_users, read_voids
 from onepiece.events.schema import DAY_MS
 from onepiece.features.item_snapshot import ItemTable
 from onepiece.features.schema import ITEM_VIEW, SERVICE_VIEWS
@@ -61,7 +62,8 @@ def backfill(
 ) -> BackfillResult:
     """Writes one parquet file a view, as needed to answer requests in [from_ms, to_ms].
 
-    Histories have a row for every change in that time, and each key's last one before it.
+    Histories have a row for every change in that time, and each key's last one before it; what a
+    user did before she was erased has none.
     Anchors have rows of every midnight (UTC) in that time and of the last one before it, as the
     daily batch makes them. Profiles are available since ever.
 
@@ -91,9 +93,16 @@ def backfill(
 
     with new_folder(out) as partial, _ViewWriter(partial) as writer:
         anchors = AnchorLedger(anchor_recipe)
-        for partition in range(event_log.num_partitions):
-            records = _records(
-                event_log, partition, anchors, to_ms=to_ms, user_ids=user_ids, on_read=count
+        voids = read_voids(event_log, until_ms=to_ms)
+        ends = event_log.end_offsets()
+        for partitions in event_log.user_partitions():
+            records = _past_records(
+                read_users(event_log, partitions, ends=ends, max_records=MAX_RECORDS),
+                anchors,
+                voids=voids,
+                to_ms=to_ms,
+                user_ids=user_ids,
+                on_read=count,
             )
             updates = replay_histories(records, catalogue.category_of, recipe=history_recipe)
             _write_histories(writer, updates, from_ms=from_ms)
@@ -158,21 +167,30 @@ def _write_histories(
         writer.write({view: [row]})
 
 
-def _records(
-    event_log: EventLog,
-    partition: int,
+def _past_records(
+    records: Iterable[Record],
     anchors: AnchorLedger,
     *,
+    voids: Voids,
     to_ms: int,
     user_ids: Collection[str] | None,
     on_read: Callable[[int], None],
 ) -> Iterator[Record]:
-    """Reads a partition once, for the anchors (all users) and for the histories (those asked)."""
+    """Passes records on once, to the anchors (all users) and to the histories (those asked)."""
     wanted = None if user_ids is None else frozenset(user_ids)
-    offset = 0
-    while records := event_log.read(partition, offset, max_records=MAX_RECORDS):
-        offset = records[-1].position.offset + 1
-        on_read(len(records))
-        past = [record for record in records if record.event.received_at_ms < to_ms]
+    for chunk in _batched(records, MAX_RECORDS):
+        on_read(len(chunk))
+        past = [
+            record
+            for record in chunk
+            if record.event.received_at_ms < to_ms and not voids.is_erased(record.event)
+        ]
         anchors.append([record.event for record in past])
         yield from (r for r in past if wanted is None or r.event.user_id in wanted)
+
+
+def _batched(records: Iterable[Record], size: int) -> Iterator[list[Record]]:
+    """Splits records into lists of at most `size`; Python 3.12 has it in itertools."""
+    rest = iter(records)
+    while chunk := list(islice(rest, size)):
+        yield chunk

@@ -45,6 +45,9 @@ class ListLog:
     def num_partitions(self) -> int:
         return len(self.partitions)
 
+    def user_partitions(self) -> list[tuple[int, ...]]:
+        return [(partition,) for partition in range(self.num_partitions)]
+
     def append(self, events: Sequence[Event]) -> list[Position]:
         positions = []
         for event in events:

@@ -127,7 +127,10 @@ def test_a_run_that_fails_leaves_nothing_behind(shop, tmp_path):
     class BrokenLog:
         num_partitions = 1
 
-        def read(self, partition, offset, *, max_records):
+        def end_offsets(self):
+            return [1]
+
+        def read(self, partition, offset, *, max_records=1):
             raise OSError("the disk is gone")
 
     with pytest.raises(OSError, match="gone"):
