@@ -222,7 +222,7 @@ def _add_log(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--recipe",
         type=Path,
-        help="YAML of the features' recipe, one for backfill, check and consume (default: defaults)",
+        help="YAML of the features' recipe, one for backfill, check and consume (default: none)",
     )
 
 
