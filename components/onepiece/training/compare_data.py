@@ -119,7 +119,12 @@ def _with_examples(
 
 def contender_of_shop(name: str, recipe: TrainingRecipe, shop: "Shop", out: Path) -> Contender:
     """Builds the examples of a recipe from a shop's log, unless an earlier recipe had the same."""
-    logged = [path for path in (shop.folder / "log").iterdir() if path.is_file()]
+    # SQLite's side files come and go with whoever reads; only one that holds events counts.
+    logged = [
+        path
+        for path in (shop.folder / "log").iterdir()
+        if not path.name.endswith("-shm") and path.stat().st_size
+    ]
     # Of one log there may be features by several recipes; item tables follow from the log.
     features = (shop.folder / "store" / "offline").glob("*.parquet")
     parts = (

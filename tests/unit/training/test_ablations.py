@@ -186,6 +186,20 @@ def test_rows_of_a_shop_share_the_examples_of_one_context(
 
 
 @pytest.mark.integration
+def test_whoever_reads_the_log_meanwhile_changes_no_examples(
+    repository: Path, shop: Shop, tmp_path: Path
+):
+    (first,) = _of_shop(repository, shop, tmp_path, "table6", "C = 1")
+
+    with closing(SqliteEventLog.open(shop.folder / "log")) as log:
+        log.read(0, 0)
+        assert len(list((shop.folder / "log").iterdir())) > 1
+        (again,) = _of_shop(repository, shop, tmp_path, "table6", "C = 1")
+
+    assert again == first
+
+
+@pytest.mark.integration
 def test_examples_of_other_anchors_of_one_log_are_not_shared(
     repository: Path, shop: Shop, tmp_path: Path
 ):
