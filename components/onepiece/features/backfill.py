@@ -6,19 +6,21 @@ online values, and both become rows by the same code (`view_rows.py`).
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
+from onepiece.errors import InvalidDataset, NotFound
 from onepiece.events.anchors import AnchorLedger, AnchorRecipe
 from onepiece.events.catalogue import Catalogue
 from onepiece.events.history import HistoryRecipe, HistoryUpdate, replay_histories
 from onepiece.events.log import EventLog, Record, Voids, read_users, read_voids
 from onepiece.events.schema import DAY_MS
 from onepiece.features.item_snapshot import ItemTable
-from onepiece.features.schema import ITEM_VIEW, SERVICE_VIEWS
+from onepiece.features.schema import ITEM_VIEW, PROFILE_VIEW, SERVICE_VIEWS, join_keys_of
 from onepiece.features.store import UserProfile
 from onepiece.features.view_rows import (
     ViewRow,
@@ -113,6 +115,26 @@ def backfill(
             writer.write(item_rows(table))
     log.info("features backfilled", extra={"num_rows": writer.num_rows})
     return BackfillResult(writer.num_rows)
+
+
+def read_profiles(path: Path) -> dict[str, UserProfile]:
+    """Reads the profiles that another backfill wrote; of a user's rows the last one counts.
+
+    Raises:
+        NotFound: There is no such file.
+        InvalidDataset: A column is missing, or the file is not parquet.
+    """
+    if not path.is_file():
+        raise NotFound(f"no profiles at {path}; give a file as store/offline/user_profile.parquet")
+    columns = [*join_keys_of(PROFILE_VIEW), *(field.name for field in fields(UserProfile))]
+    try:
+        table = pq.read_table(path, columns=columns)
+        rows = [table[column].cast(pa.string()).to_pylist() for column in columns]
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, KeyError) as error:
+        raise InvalidDataset(
+            f"{path} has no profiles: {error}; it needs the columns {', '.join(columns)}"
+        ) from error
+    return {user_id: UserProfile(*labels) for user_id, *labels in zip(*rows, strict=True)}
 
 
 class _ViewWriter:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from onepiece.events.catalogue import Catalogue
     from onepiece.events.sqlite_log import SqliteEventLog
+    from onepiece.features.recipe import FeaturesRecipe
 
 IDLE_PAUSE_S = 0.005
 """Seconds between two looks at a log without news; chosen here: a look costs 0.1 ms."""
@@ -58,20 +59,21 @@ def run_apply(args: argparse.Namespace) -> int:
 
 def run_backfill(args: argparse.Namespace) -> int:
     """Computes the offline rows of every view from an event log."""
-    from onepiece.events.anchors import AnchorRecipe
-    from onepiece.events.history import HistoryRecipe
-    from onepiece.features.backfill import backfill
+    from onepiece.features.backfill import backfill, read_profiles
 
+    recipe = _recipe(args)
+    profiles = None if args.profiles is None else read_profiles(args.profiles)
     with _log_and_catalogue(args) as (log, catalogue):
         from_ms, to_ms = _span(log, args)
         result = backfill(
             log,
             catalogue,
-            history_recipe=HistoryRecipe(),
-            anchor_recipe=AnchorRecipe(),
+            history_recipe=recipe.history,
+            anchor_recipe=recipe.anchors,
             from_ms=from_ms,
             to_ms=to_ms,
             out=args.out,
+            profiles=profiles,
         )
     answer = {"out": str(args.out), "from_ms": from_ms, "to_ms": to_ms, **result.num_rows}
     _print(answer, is_json=args.json)
@@ -80,16 +82,16 @@ def run_backfill(args: argparse.Namespace) -> int:
 
 def run_check(args: argparse.Namespace) -> int:
     """Compares every history of the online store with the log; 1 if any differs."""
-    from onepiece.events.history import HistoryRecipe
     from onepiece.features.check import check_histories
     from onepiece.features.feast_store import FeastStore
 
+    recipe = _recipe(args)
     with (
         _log_and_catalogue(args) as (log, catalogue),
         closing(FeastStore.open(args.store)) as store,
     ):
         result = check_histories(
-            log, store, category_of=catalogue.category_of, recipe=HistoryRecipe()
+            log, store, category_of=catalogue.category_of, recipe=recipe.history
         )
     _print(asdict(result), is_json=args.json)
     return 1 if result.num_mismatches else 0
@@ -97,10 +99,11 @@ def run_check(args: argparse.Namespace) -> int:
 
 def run_consume(args: argparse.Namespace) -> int:
     """Runs the history consumer until it is told to stop, or until the end of the log."""
-    from onepiece.events.history import HistoryConsumer, HistoryRecipe
+    from onepiece.events.history import HistoryConsumer
     from onepiece.features.consume import consume
     from onepiece.features.feast_store import FeastStore
 
+    recipe = _recipe(args)
     stop = threading.Event()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signal_number, lambda *_: stop.set())
@@ -109,7 +112,7 @@ def run_consume(args: argparse.Namespace) -> int:
         closing(FeastStore.open(args.store)) as store,
     ):
         consumer = HistoryConsumer(
-            log, store, category_of=catalogue.category_of, recipe=HistoryRecipe()
+            log, store, category_of=catalogue.category_of, recipe=recipe.history
         )
         sys.stderr.write("history consumer ready\n")
         num_read = consume(
@@ -158,6 +161,12 @@ def _add_backfill(subparsers: "argparse._SubParsersAction[argparse.ArgumentParse
     )
     parser.add_argument(
         "--to-ms", type=int, default=None, help="last instant asked for (default: the log's end)"
+    )
+    parser.add_argument(
+        "--profiles",
+        type=Path,
+        help="parquet file of the users' profiles, such as user_profile.parquet of another "
+        "backfill: they are in no log (default: none)",
     )
     parser.set_defaults(run=run_backfill)
 
@@ -210,6 +219,18 @@ def _add_log(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--catalogue", type=Path, required=True, help="catalogue.parquet of the shop"
     )
+    parser.add_argument(
+        "--recipe",
+        type=Path,
+        help="YAML of the features' recipe, one for backfill, check and consume (default: none)",
+    )
+
+
+def _recipe(args: argparse.Namespace) -> "FeaturesRecipe":
+    from onepiece.features.recipe import FeaturesRecipe
+    from onepiece.parsing import read_recipe
+
+    return FeaturesRecipe() if args.recipe is None else read_recipe(args.recipe, FeaturesRecipe)
 
 
 @contextmanager
