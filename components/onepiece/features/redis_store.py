@@ -4,14 +4,7 @@ It does what Feast's own Redis store leaves open or does slowly: a row is compar
 one step on the server, whoever else writes, and a request is read in one round trip without
 building Feast's answer. It imports no Feast.
 
-Least privilege on a Redis with an access control list, for the project "onepiece":
-
-    reader:  ACL SETUSER server on >... %R~*onepiece +hmget +info
-    writer:  ACL SETUSER consumer on >... ~*onepiece +hmget +hget +hset +unlink +evalsha
-             +script|load +info
-
-Every key ends in the project's name. Rows of one Redis server only: not of a Redis Cluster, as a
-call writes rows of many slots.
+Rows of one Redis server only: not of a Redis Cluster, as a call writes rows of many slots.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -47,6 +40,11 @@ from onepiece.features.view_rows import (
 )
 from onepiece.telemetry import FEATURES_ROWS_STALE, FEATURES_ROWS_WRITTEN
 
+READER_ACL = "resetkeys %R~*onepiece -@all +hmget +info"
+"""Rules of a user who only reads (`ACL SETUSER server on >PASSWORD ...`): every key ends in the
+project's name, here "onepiece"."""
+WRITER_ACL = f"{READER_ACL} ~*onepiece +hget +hset +unlink +evalsha +script|load"
+"""Rules of a user who writes, too: the history consumer and the daily batch."""
 MAX_ROWS_PER_CALL = 64
 """Rows of one call of the script; chosen here: Redis answers nobody else for 0.6 ms."""
 MAX_ROWS_PER_BATCH = 4_096
