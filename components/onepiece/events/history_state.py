@@ -29,7 +29,7 @@ class HistoryWriter(Protocol):
     """Where histories go; the online feature store is one."""
 
     def write_histories(self, updates: Sequence[HistoryUpdate]) -> None:
-        """Writes users' histories in one batch; an older `available_at_ms` never wins."""
+        """Writes users' histories in one batch; an older version never wins."""
         ...
 
 

@@ -39,12 +39,13 @@ def run_apply(args: argparse.Namespace) -> int:
 
     options: dict[str, Any] = {"folder": args.store}
     if args.redis is not None:
-        options |= {"online": "redis", "redis_connection": args.redis}
+        options |= {"online": "redis", "redis": _redis_options(args)}
     try:
         settings = FeatureStoreSettings(**options)
     except ValidationError as error:
         raise InvalidInput(
-            f"--redis is {args.redis!r}; give host:port, such as 127.0.0.1:6379"
+            f"Redis cannot be at {args.redis!r} with these options: {error}; give host:port, such "
+            "as 127.0.0.1:6379"
         ) from error
     FeastStore.create(args.repo, settings).close()
     answer = {
@@ -83,12 +84,12 @@ def run_backfill(args: argparse.Namespace) -> int:
 def run_check(args: argparse.Namespace) -> int:
     """Compares every history of the online store with the log; 1 if any differs."""
     from onepiece.features.check import check_histories
-    from onepiece.features.feast_store import FeastStore
+    from onepiece.features.open_store import open_online_store
 
     recipe = _recipe(args)
     with (
         _log_and_catalogue(args) as (log, catalogue),
-        closing(FeastStore.open(args.store)) as store,
+        closing(open_online_store(args.store)) as store,
     ):
         result = check_histories(
             log, store, category_of=catalogue.category_of, recipe=recipe.history
@@ -101,7 +102,7 @@ def run_consume(args: argparse.Namespace) -> int:
     """Runs the history consumer until it is told to stop, or until the end of the log."""
     from onepiece.events.history import HistoryConsumer
     from onepiece.features.consume import consume
-    from onepiece.features.feast_store import FeastStore
+    from onepiece.features.open_store import open_online_store
 
     recipe = _recipe(args)
     stop = threading.Event()
@@ -109,7 +110,7 @@ def run_consume(args: argparse.Namespace) -> int:
         signal.signal(signal_number, lambda *_: stop.set())
     with (
         _log_and_catalogue(args) as (log, catalogue),
-        closing(FeastStore.open(args.store)) as store,
+        closing(open_online_store(args.store)) as store,
     ):
         consumer = HistoryConsumer(
             log, store, category_of=catalogue.category_of, recipe=recipe.history
@@ -141,7 +142,39 @@ def _add_apply(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         metavar="HOST:PORT",
         help="keep online features in this Redis (default: SQLite in the store's folder)",
     )
+    parser.add_argument(
+        "--redis-username", default="", metavar="NAME", help="user of Redis (default: its own)"
+    )
+    parser.add_argument(
+        "--redis-password-file", type=Path, metavar="FILE", help="file that holds the password"
+    )
+    parser.add_argument("--redis-tls", action="store_true", help="encrypt connections to Redis")
+    parser.add_argument(
+        "--redis-ca-file", type=Path, metavar="FILE", help="who may sign Redis' certificate"
+    )
+    parser.add_argument(
+        "--redis-cert-file", type=Path, metavar="FILE", help="certificate to show to Redis"
+    )
+    parser.add_argument(
+        "--redis-key-file", type=Path, metavar="FILE", help="private key of that certificate"
+    )
     parser.set_defaults(run=run_apply)
+
+
+def _redis_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Gathers what the arguments say of Redis; files get whole paths, as others read them, too."""
+    files = {
+        "password_file": args.redis_password_file,
+        "ca_file": args.redis_ca_file,
+        "cert_file": args.redis_cert_file,
+        "key_file": args.redis_key_file,
+    }
+    return {
+        "address": args.redis,
+        "username": args.redis_username,
+        "is_tls": args.redis_tls,
+        **{name: path.resolve() for name, path in files.items() if path is not None},
+    }
 
 
 def _add_backfill(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
