@@ -35,10 +35,6 @@ class EncodedRequests:
     encoding: Any
     """What the model made of them; only the model reads it."""
 
-    def digests(self) -> list[str]:
-        """Digest of each request's context."""
-        return [context.digest() for context in self.contexts]
-
 
 @dataclass(frozen=True, slots=True)
 class CandidateRows:

@@ -260,7 +260,7 @@ class Pipeline:
         last = to_rank if to_rank.made else encoding
         made = last.made
         origin = Origin(retriever, ranker, last.model_version if made else "", degraded_by)
-        digests = made.digests() if made else [""] * len(asked)
+        contexts_read = made.contexts if made else (None,) * len(asked)
         return [
             write_answer(
                 request,
@@ -268,10 +268,10 @@ class Pipeline:
                 candidates=found,
                 ranked=order,
                 origin=origin,
-                context_digest=digest,
+                context=context,
             )
-            for request, one, found, order, digest in zip(
-                requests, asked, candidates, ranked, digests, strict=True
+            for request, one, found, order, context in zip(
+                requests, asked, candidates, ranked, contexts_read, strict=True
             )
         ]
 
