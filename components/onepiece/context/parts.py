@@ -21,6 +21,8 @@ PARTS: tuple[str, ...] = (
 """Every part. query: its row and its words. recent, memory: the tokens of that memory, and how many
 events it has. anchors: the query's anchors and number of requests. profile: the user's labels.
 instant: hour and weekday. items: what the shop knows of the items answered."""
+OTHER = "other"
+"""A difference that no part shows: in the order of tokens, or where parts were not logged."""
 PART_BYTES = 4
 """Of each digest; chosen here: two that differ are equal by chance once in 4 billion times."""
 

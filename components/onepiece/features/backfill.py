@@ -92,7 +92,7 @@ def backfill(
     with new_folder(out) as partial, _ViewWriter(partial) as writer:
         anchors = AnchorLedger(anchor_recipe)
         for partition in range(event_log.num_partitions):
-            records = _records(
+            records = read_past(
                 event_log, partition, anchors, to_ms=to_ms, user_ids=user_ids, on_read=count
             )
             updates = replay_histories(records, catalogue.category_of, recipe=history_recipe)
@@ -158,16 +158,25 @@ def _write_histories(
         writer.write({view: [row]})
 
 
-def _records(
+def read_past(
     event_log: EventLog,
     partition: int,
     anchors: AnchorLedger,
     *,
     to_ms: int,
     user_ids: Collection[str] | None,
-    on_read: Callable[[int], None],
+    on_read: Callable[[int], None] = lambda num_records: None,
 ) -> Iterator[Record]:
-    """Reads a partition once, for the anchors (all users) and for the histories (those asked)."""
+    """Reads a partition once, for the anchors (all users) and for the histories (those asked).
+
+    Args:
+        event_log: The log.
+        partition: Of the log.
+        anchors: Notes what everybody did.
+        to_ms: Only events received before it count.
+        user_ids: Whose records are yielded; None for all.
+        on_read: Called with the number of records of each read.
+    """
     wanted = None if user_ids is None else frozenset(user_ids)
     offset = 0
     while records := event_log.read(partition, offset, max_records=MAX_RECORDS):
