@@ -1,11 +1,12 @@
 """The bundle: what training hands to index and serving, as JSON and safetensors only.
 
 A bundle is a folder of four files: `weights.safetensors`, `recipe.json`, `vocabulary.json` and
-`manifest.json`. Where requests read item-to-item lists, `item_to_item.safetensors` is a fifth; its
-item i is the one at index i of the vocabulary's items. The manifest has the SHA-256 of each other
-file; the version is the SHA-256 of the manifest without it. So equal bundles have equal versions,
-and nothing in one can change unnoticed. Nothing is unpickled, and a file that is not listed is
-refused.
+`manifest.json`. Two may be there besides: `item_to_item.safetensors` where requests read
+item-to-item lists (its item i is the one at index i of the vocabulary's items), and
+`feature_histograms.json`, which the skew watch compares serving with. The manifest has the SHA-256
+of each other file; the version is the SHA-256 of the manifest without it. So equal bundles have
+equal versions, and nothing in one can change unnoticed. Nothing is unpickled, and a file that is
+not listed is refused.
 """
 
 import hashlib
@@ -21,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as dump_tensors
 
+from onepiece.context.histograms import FeatureHistograms
 from onepiece.context.recipe import ContextRecipe
 from onepiece.context.vocabulary import Vocabulary
 from onepiece.errors import BundleCorrupt, InvalidInput, NotFound
@@ -35,7 +37,9 @@ MANIFEST = "manifest.json"
 _WEIGHTS, _RECIPE, _VOCABULARY = "weights.safetensors", "recipe.json", "vocabulary.json"
 _FILES = (_RECIPE, _VOCABULARY, _WEIGHTS)
 ITEM_TO_ITEM = "item_to_item.safetensors"
-"""The one file that a bundle may lack."""
+_HISTOGRAMS = "feature_histograms.json"
+_OPTIONAL = {ITEM_TO_ITEM, _HISTOGRAMS}
+"""Files that a bundle may lack."""
 
 RequestKind = Literal["shop", "feed", "shown_list"]
 """What a model's requests were in training. shop: signals of the feature store, features of the
@@ -97,6 +101,8 @@ class Bundle:
     provenance: Mapping[str, JsonValue]
     item_to_item: ItemToItem | None = None
     """What fills the clicked anchors of a feed's requests; None: nothing does."""
+    feature_histograms: FeatureHistograms | None = None
+    """How features were distributed in training; None: it was not counted yet."""
 
 
 def save_bundle(
@@ -108,6 +114,7 @@ def save_bundle(
     metrics: Mapping[str, float],
     provenance: Mapping[str, JsonValue],
     item_to_item: ItemToItem | None = None,
+    feature_histograms: FeatureHistograms | None = None,
 ) -> str:
     """Writes a bundle to a new folder, whole or not at all.
 
@@ -120,6 +127,7 @@ def save_bundle(
         provenance: How it was trained.
         item_to_item: What fills the clicked anchors of a feed's requests, by index of the
             vocabulary's items; None: nothing does.
+        feature_histograms: How features were distributed in training; None: not counted.
 
     Returns:
         Its version.
@@ -138,6 +146,8 @@ def save_bundle(
     }
     if item_to_item is not None:
         payloads[ITEM_TO_ITEM] = dump_item_to_item(item_to_item)
+    if feature_histograms is not None:
+        payloads[_HISTOGRAMS] = _dump_json(feature_histograms.model_dump(mode="json"))
     manifest = Manifest(
         format=1,
         files={name: hashlib.sha256(payload).hexdigest() for name, payload in payloads.items()},
@@ -170,6 +180,8 @@ def load_bundle(folder: Path) -> Bundle:
         model = build_model(recipe.model, context=recipe.context, vocabulary=vocabulary)
         model.load_state_dict(load_tensors(payloads[_WEIGHTS]))
         table = _table_of(payloads.get(ITEM_TO_ITEM), recipe, vocabulary)
+        counted = payloads.get(_HISTOGRAMS)
+        histograms = FeatureHistograms.model_validate_json(counted) if counted else None
     except (ValidationError, InvalidInput, SafetensorError, RuntimeError) as error:
         raise BundleCorrupt(
             f"the files of {folder} have the recorded hashes but do not fit this code: {error}; "
@@ -185,6 +197,7 @@ def load_bundle(folder: Path) -> Bundle:
         metrics=manifest.metrics,
         provenance=manifest.provenance,
         item_to_item=table,
+        feature_histograms=histograms,
     )
 
 
@@ -244,7 +257,7 @@ def read_manifest(folder: Path) -> Manifest:
 def _check_names(folder: Path, manifest: Manifest) -> None:
     """Allows exactly the files of the format: a pickle beside them is refused, not ignored."""
     listed = set(manifest.files)
-    allowed = {*_FILES, *({ITEM_TO_ITEM} & listed)}
+    allowed = {*_FILES, *(_OPTIONAL & listed)}
     found = {path.name for path in folder.iterdir()} - {MANIFEST}
     for name in sorted(found ^ allowed | listed ^ allowed):
         problem = "is missing" if name in allowed else "does not belong in a bundle"

@@ -100,6 +100,23 @@ FEATURES_ROWS_STALE = Counter(
     "Rows not written to the online store because a newer one is there.",
     ["view"],
 )
+SKEW_CHECKED = Gauge(
+    "onepiece_serving_context_checked_exposures",
+    "Exposures whose context the last run of the skew watch rebuilt, by what it found.",
+    ["result"],
+)
+SKEW_MISMATCHED = Gauge(
+    "onepiece_serving_context_mismatched_exposures",
+    "Exposures of the last run of the skew watch that differ in a part of their context.",
+    ["part", "cause"],
+)
+SKEW_PSI = Gauge(
+    "onepiece_serving_feature_psi",
+    "Population stability index of a feature, serving against training, in the last run.",
+    ["feature"],
+)
+SKEW_METRICS = (SKEW_CHECKED, SKEW_MISMATCHED, SKEW_PSI)
+"""Gauges, not counters: each run is a sample of its own, and its file replaces the last one's."""
 TRAINING_STEPS = Counter("onepiece_training_steps_total", "Steps of training done.")
 TRAINING_TOKENS_PER_S = Gauge(
     "onepiece_training_tokens_per_second",

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from onepiece.bundle import ITEM_TO_ITEM, MANIFEST, BundleRecipe, load_bundle, save_bundle
+from onepiece.context.histograms import FeatureHistograms, Histogram
 from onepiece.context.recipe import ContextRecipe
 from onepiece.context.vocabulary import Vocabulary, build_vocabulary
 from onepiece.errors import BundleCorrupt, InvalidInput, NotFound, OutputExists, StorageFull
@@ -278,3 +279,32 @@ def _rewrite_manifest(bundle: Path, **changed: object) -> None:
     payload = json.dumps(manifest, sort_keys=True, indent=1).encode()
     manifest["version"] = hashlib.sha256(payload).hexdigest()
     (bundle / MANIFEST).write_text(json.dumps(manifest))
+
+
+def test_histograms_of_the_training_come_back_and_belong_to_the_version(
+    tmp_path: Path, vocabulary: Vocabulary
+) -> None:
+    histograms = FeatureHistograms(
+        num_requests=2,
+        features={"shelf_price": Histogram(kind="number", bounds=(1.5,), counts=(1, 2))},
+    )
+    model = OnePiece(RECIPE.model, context=RECIPE.context, vocabulary=vocabulary)
+    versions = {
+        save_bundle(
+            tmp_path / name,
+            model=model,
+            recipe=RECIPE,
+            vocabulary=vocabulary,
+            metrics={},
+            provenance={},
+            feature_histograms=given,
+        )
+        for name, given in (("with", histograms), ("without", None))
+    }
+
+    assert len(versions) == 2
+    assert load_bundle(tmp_path / "with").feature_histograms == histograms
+    assert load_bundle(tmp_path / "without").feature_histograms is None
+    (tmp_path / "with" / "feature_histograms.json").write_text("{}")
+    with pytest.raises(BundleCorrupt, match=r"feature_histograms\.json has SHA-256"):
+        load_bundle(tmp_path / "with")

@@ -88,8 +88,7 @@ class Context:
 
         The candidates are left out, so that a request has one digest in retrieval and in ranking.
         """
-        hasher = hashlib.blake2b(digest_size=16)
-        for values in (
+        return digest_of(
             self.item_rows,
             self.kinds,
             self.positions,
@@ -99,10 +98,17 @@ class Context:
             np.array([self.query_row], dtype=np.int64),
             self.word_rows,
             self.situation,
-        ):
-            hasher.update(str(values.shape).encode())
-            hasher.update(np.ascontiguousarray(values).tobytes())
-        return hasher.hexdigest()
+            num_bytes=16,
+        )
+
+
+def digest_of(*arrays: NDArray[np.generic], num_bytes: int) -> str:
+    """Hashes shapes and values: two hexadecimal digits a byte."""
+    hasher = hashlib.blake2b(digest_size=num_bytes)
+    for values in arrays:
+        hasher.update(str(values.shape).encode())
+        hasher.update(np.ascontiguousarray(values).tobytes())
+    return hasher.hexdigest()
 
 
 MAX_AGE_OVER_CYCLE = 4.0

@@ -31,6 +31,10 @@ class Candidates:
     """(C, len(CANDIDATE_FEATURES)) what the shop knows of each item as of the request."""
 
 
+NO_CANDIDATES = Candidates((), np.zeros((0, len(CANDIDATE_FEATURES)), dtype=np.float32))
+"""Of a request whose context alone is read."""
+
+
 @dataclass(frozen=True, slots=True)
 class ContextRequest:
     """Signals known at `as_of_ms`, and the candidates to score (empty for retrieval)."""

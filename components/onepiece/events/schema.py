@@ -96,7 +96,10 @@ class _Event(BaseModel):
 
 
 class Exposure(_Event):
-    """What the platform answered: the items of one request, best first, and who chose them."""
+    """What the platform answered: the items of one request, best first, and who chose them.
+
+    `at_ms` is the instant that the answer was made for: nothing later was known to it.
+    """
 
     kind: Literal["exposure"] = "exposure"
     request_id: Identifier
@@ -112,6 +115,9 @@ class Exposure(_Event):
     """Version of the bundle that answered; empty if no model did."""
     context_digest: str = ""
     """Digest of the context the model read, so that it can be recomputed and compared."""
+    context_parts: dict[Identifier, str] = Field(default_factory=dict)
+    """Part of what the model read -> its digest, to say where a difference is; empty if no model
+    answered."""
     degraded_by: str = ""
     """Why a fallback answered; empty if none did."""
 

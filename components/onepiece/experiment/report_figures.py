@@ -7,7 +7,18 @@ from onepiece.events.schema import DAY_MS
 from onepiece.experiment.analysis import ArmResult, SplitResult
 from onepiece.experiment.metrics import PRIMARY
 from onepiece.experiment.report import ExperimentReport
-from onepiece.experiment.report_charts import (
+from onepiece.experiment.report_tables import lift_colour
+from onepiece.experiment.report_words import (
+    adjustment,
+    control_label,
+    day,
+    finding,
+    lift,
+    lift_interval,
+    true_effect,
+    verdict,
+)
+from onepiece.pages.charts import (
     Line,
     Scale,
     Whisker,
@@ -19,17 +30,7 @@ from onepiece.experiment.report_charts import (
     swatch,
     truth_swatch,
 )
-from onepiece.experiment.report_tables import lift_colour, table
-from onepiece.experiment.report_words import (
-    adjustment,
-    control_label,
-    day,
-    finding,
-    lift,
-    lift_interval,
-    true_effect,
-    verdict,
-)
+from onepiece.pages.page import table
 
 
 def lifts_section(report: ExperimentReport, note: str) -> str:

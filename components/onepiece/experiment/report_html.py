@@ -5,7 +5,6 @@ from html import escape
 from onepiece.experiment.metrics import METRICS, PRIMARY
 from onepiece.experiment.report import ExperimentReport
 from onepiece.experiment.report_figures import days_section, funnel_section, lifts_section
-from onepiece.experiment.report_style import STYLE
 from onepiece.experiment.report_tables import (
     cells_section,
     checks_section,
@@ -24,6 +23,7 @@ from onepiece.experiment.report_words import (
     verdict,
     warnings,
 )
+from onepiece.pages.page import Tile, definitions, tiles, whole_page
 
 
 def render_page(report: ExperimentReport) -> str:
@@ -42,12 +42,7 @@ def render_page(report: ExperimentReport) -> str:
         _reading(report),
         _provenance(report),
     ]
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}: {escape(headline(report))}</title>\n<style>{STYLE}</style>\n"
-        f"</head>\n<body>\n<main>\n{''.join(body)}</main>\n</body>\n</html>\n"
-    )
+    return whole_page("".join(body), title=f"{title}: {headline(report)}")
 
 
 def gmv_note(report: ExperimentReport) -> str:
@@ -64,22 +59,17 @@ def _header(report: ExperimentReport, title: str, note: str) -> str:
     comparison = arm.metric(PRIMARY.key).decisive
     effect = true_effect(report, split, arm)
     colour = {"better": "good", "worse": "bad"}.get(verdict(comparison), "")
-    tiles = [
-        (
+    shown = [
+        Tile(
             lift(comparison.relative.value) if comparison else "-",
             f"GMV per user, {arm.label} {split.label.lower()}",
             colour,
         ),
-        (lift_interval(comparison.relative) if comparison else "-", "95% interval", ""),
+        Tile(lift_interval(comparison.relative) if comparison else "-", "95% interval"),
     ]
     if effect is not None:
-        tiles.append((lift(effect.relative), "true effect, by replay", ""))
-    tiles.append((f"{report.analysis.num_users:,}", "exposed users", ""))
-    tiled = "".join(
-        f'<div class="tile"><b class="{colour}">{escape(value)}</b>'
-        f"<span>{escape(what)}</span></div>"
-        for value, what, colour in tiles
-    )
+        shown.append(Tile(lift(effect.relative), "true effect, by replay"))
+    shown.append(Tile(f"{report.analysis.num_users:,}", "exposed users"))
     others = "".join(
         f"<li>{escape(finding(report, other, one))}</li>"
         for other in report.analysis.splits
@@ -90,7 +80,7 @@ def _header(report: ExperimentReport, title: str, note: str) -> str:
     return (
         f"<header><h1>{escape(title)} &middot; {escape(period(report.phase))}</h1>\n"
         f'<p class="headline">{escape(headline(report))}</p>\n{note}{alerts}'
-        f'<div class="tiles">{tiled}</div>\n'
+        f"{tiles(shown)}"
         f"<details><summary>The other findings in a sentence each</summary><ul>{others}</ul>"
         "</details></header>\n"
     )
@@ -150,15 +140,9 @@ def _provenance(report: ExperimentReport) -> str:
     shoppers = ""
     if origin.shopper:
         heading = '<h3 id="shopper">The simulated shopper</h3>'
-        shoppers = heading + _definitions(origin.shopper)
+        shoppers = heading + definitions(origin.shopper)
     return (
         f"<section><h2>Where the numbers come from</h2>{gmv_note(report)}"
-        f"{_definitions({what: value for what, value in facts.items() if value})}{shoppers}"
+        f"{definitions({what: value for what, value in facts.items() if value})}{shoppers}"
         "</section>\n"
     )
-
-
-def _definitions(facts: dict[str, str]) -> str:
-    """Lists names and values."""
-    pairs = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts.items())
-    return f"<dl>{pairs}</dl>"

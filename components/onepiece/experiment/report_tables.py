@@ -1,12 +1,10 @@
 """The tables of the report's page: metrics, replayed cells, checks, every number."""
 
-from collections.abc import Sequence
 from html import escape
 
 from onepiece.experiment.analysis import ArmResult, MetricResult, SplitResult
 from onepiece.experiment.metrics import METRICS, Metric
 from onepiece.experiment.report import ExperimentReport
-from onepiece.experiment.report_charts import bar, swatch
 from onepiece.experiment.report_words import (
     lift,
     lift_interval,
@@ -16,26 +14,8 @@ from onepiece.experiment.report_words import (
     sample_ratio,
     verdict,
 )
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, num_left: int = 1) -> str:
-    """Writes a table; its cells are HTML already, escaped where they were made."""
-
-    def tag(name: str, place: int, cell: str) -> str:
-        return f"<{name}{' class=left' if place < num_left else ''}>{cell}</{name}>"
-
-    top = "".join(
-        f'<th scope="col"{" class=left" if place < num_left else ""}>{cell}</th>'
-        for place, cell in enumerate(head)
-    )
-    body = "".join(
-        "<tr>" + "".join(tag("td", place, cell) for place, cell in enumerate(row)) + "</tr>"
-        for row in rows
-    )
-    return (
-        f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
-        "</div>"
-    )
+from onepiece.pages.charts import bar, swatch
+from onepiece.pages.page import table
 
 
 def lift_colour(result: MetricResult) -> str:

@@ -143,6 +143,7 @@ def _exposure(request: RecommendRequest, answer: Answer, arms: dict[str, str]) -
         arms=arms,
         model_version=answer.model_version,
         context_digest=answer.context_digest,
+        context_parts=answer.context_parts,
         degraded_by=answer.degraded_by,
     )
 

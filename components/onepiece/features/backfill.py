@@ -5,7 +5,7 @@ online values, and both become rows by the same code (`view_rows.py`).
 """
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
@@ -96,10 +96,10 @@ def backfill(
     with new_folder(out) as partial, _ViewWriter(partial) as writer:
         anchors = AnchorLedger(anchor_recipe)
         voids = read_voids(event_log, until_ms=to_ms)
-        ends = event_log.end_offsets()
         for partitions in event_log.user_partitions():
-            records = _past_records(
-                read_users(event_log, partitions, ends=ends, max_records=MAX_RECORDS),
+            records = read_past(
+                event_log,
+                partitions,
                 anchors,
                 voids=voids,
                 to_ms=to_ms,
@@ -189,16 +189,30 @@ def _write_histories(
         writer.write({view: [row]})
 
 
-def _past_records(
-    records: Iterable[Record],
+def read_past(
+    event_log: EventLog,
+    partitions: Sequence[int],
     anchors: AnchorLedger,
     *,
     voids: Voids,
     to_ms: int,
     user_ids: Collection[str] | None,
-    on_read: Callable[[int], None],
+    on_read: Callable[[int], None] = lambda num_records: None,
 ) -> Iterator[Record]:
-    """Passes records on once, to the anchors (all users) and to the histories (those asked)."""
+    """Reads some users once, for the anchors (all users) and for the histories (those asked).
+
+    Args:
+        event_log: The log.
+        partitions: One group of its `user_partitions`.
+        anchors: Notes what everybody did.
+        voids: Says whose events do not count any more.
+        to_ms: Only events received before it count.
+        user_ids: Whose records are yielded; None for all.
+        on_read: Called with the number of records of each read.
+    """
+    records = read_users(
+        event_log, partitions, ends=event_log.end_offsets(), max_records=MAX_RECORDS
+    )
     wanted = None if user_ids is None else frozenset(user_ids)
     for chunk in _batched(records, MAX_RECORDS):
         on_read(len(chunk))

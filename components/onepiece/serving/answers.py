@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from onepiece.context.builder import Context
+from onepiece.context.parts import part_digests
 from onepiece.serving.rank import Ranked
 from onepiece.serving.retrieve import Asked, Candidates
 from onepiece.serving.schemas import Answer, AnswerItem, AnyRequest, PreRankRequest
@@ -28,16 +30,30 @@ def write_answer(
     candidates: Candidates,
     ranked: Ranked,
     origin: Origin,
-    context_digest: str,
+    context: Context | None,
 ) -> Answer:
-    """Writes the answer to one request: its best `count` items, and how it came about."""
+    """Writes the answer to one request: its best `count` items, and how it came about.
+
+    Args:
+        request: What was asked.
+        asked: The same with what is known of it.
+        candidates: What was to be ordered.
+        ranked: Their order.
+        origin: Who answered.
+        context: What the model read; None if none did.
+    """
     given = given_item_ids(request)
+    parts = {}
+    if context is not None:
+        rows = candidates.rows[ranked.order[: request.count]]
+        parts = part_digests(context, asked.shelf.candidate_features(rows))
     return Answer(
         request_id=request.request_id,
         items=_items(candidates, ranked, request.count),
         as_of_ms=asked.as_of_ms,
         model_version=origin.model_version,
-        context_digest=context_digest,
+        context_digest=context.digest() if context else "",
+        context_parts=parts,
         retriever=origin.retriever,
         ranker=origin.ranker,
         is_known_user=asked.signals.is_known_user,

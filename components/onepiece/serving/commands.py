@@ -10,6 +10,8 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from onepiece.serving import skew_commands
+
 if TYPE_CHECKING:
     from onepiece.serving.ray_environment import Addresses
 
@@ -17,9 +19,10 @@ _DESCRIPTION = "Serve Retrieve, PreRank and Recommend over REST and gRPC until s
 
 
 def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Registers `ray` and `ask`."""
+    """Registers `ray`, `ask` and `skew`."""
     _add_ray(subparsers)
     _add_ask(subparsers)
+    skew_commands.add_command(subparsers)
 
 
 def _add_ray(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

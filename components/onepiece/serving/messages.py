@@ -73,13 +73,14 @@ def answer_of_message(message: pb.Answer) -> Answer:
     fields = {
         field.name: getattr(message, field.name)
         for field in message.DESCRIPTOR.fields
-        if field.name != "items"
+        if field.name not in ("items", "context_parts")
     }
     items = [
         {field.name: value for field, value in item.ListFields()} | {"score": item.score}
         for item in message.items
     ]
-    return Answer.model_validate({**fields, "items": items})
+    parts = dict(message.context_parts)
+    return Answer.model_validate({**fields, "items": items, "context_parts": parts})
 
 
 def message_of_request(request: AnyRequest) -> Message:

@@ -35,10 +35,6 @@ class EncodedRequests:
     encoding: Any
     """What the model made of them; only the model reads it."""
 
-    def digests(self) -> list[str]:
-        """Digest of each request's context."""
-        return [context.digest() for context in self.contexts]
-
 
 @dataclass(frozen=True, slots=True)
 class CandidateRows:
@@ -86,10 +82,7 @@ class ServingModel:
 
     def encode(self, requests: Sequence[ContextRequest]) -> EncodedRequests:
         """Builds and encodes the contexts of at least one request; candidates are not read."""
-        contexts = tuple(
-            build_context(self._as_trained(request), self._recipe.context, self._bundle.vocabulary)
-            for request in requests
-        )
+        contexts = tuple(context_of(request, self._bundle) for request in requests)
         batch = collate(contexts)
         with torch.inference_mode():
             encoding = self._model.encode_context(context_tensors(batch))
@@ -181,19 +174,6 @@ class ServingModel:
         items_PD = self._model.item_vectors(rows_P)
         return pair_scores(users, request_P, torch.zeros_like(request_P), rows_P, items_PD)
 
-    def _as_trained(self, request: ContextRequest) -> ContextRequest:
-        """Gives a feed's request what a feed's model was trained on; leaves any other as it is."""
-        if self._recipe.requests != "feed" or request.query_id != ALL_ITEMS:
-            return request
-        signals = feed_signals(
-            request.signals.recent,
-            self._recipe.context,
-            self._bundle.vocabulary,
-            as_of_ms=request.as_of_ms,
-            table=self._bundle.item_to_item,
-        )
-        return replace(request, signals=signals)
-
     def _logits(self, encoding: Any, tensors: CandidateTensors) -> torch.Tensor:
         if self._least_change and isinstance(self._model, DepthScores):
             scored = self._model.score_to_depth(encoding, tensors, least_change=self._least_change)
@@ -232,6 +212,23 @@ class EncodeOnce:
         if self.made is None:
             self.made = self._model.encode(self._requests())
         return self.made
+
+
+def context_of(request: ContextRequest, bundle: Bundle) -> Context:
+    """Builds the context that a bundle's model reads of a request.
+
+    A feed's request gets what a feed's model was trained on; any other is taken as it is.
+    """
+    if bundle.recipe.requests == "feed" and request.query_id == ALL_ITEMS:
+        signals = feed_signals(
+            request.signals.recent,
+            bundle.recipe.context,
+            bundle.vocabulary,
+            as_of_ms=request.as_of_ms,
+            table=bundle.item_to_item,
+        )
+        request = replace(request, signals=signals)
+    return build_context(request, bundle.recipe.context, bundle.vocabulary)
 
 
 def _check_early_exit(bundle: Bundle) -> None:

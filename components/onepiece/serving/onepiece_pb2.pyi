@@ -81,12 +81,20 @@ class AnswerItem(_message.Message):
     def __init__(self, item_id: _Optional[str] = ..., score: _Optional[float] = ..., click_probability: _Optional[float] = ..., cart_probability: _Optional[float] = ..., order_probability: _Optional[float] = ..., source: _Optional[str] = ...) -> None: ...
 
 class Answer(_message.Message):
-    __slots__ = ("request_id", "items", "as_of_ms", "model_version", "context_digest", "retriever", "ranker", "is_known_user", "is_known_query", "degraded_by", "num_unknown_items", "num_duplicate_items")
+    __slots__ = ("request_id", "items", "as_of_ms", "model_version", "context_digest", "context_parts", "retriever", "ranker", "is_known_user", "is_known_query", "degraded_by", "num_unknown_items", "num_duplicate_items")
+    class ContextPartsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     ITEMS_FIELD_NUMBER: _ClassVar[int]
     AS_OF_MS_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     CONTEXT_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    CONTEXT_PARTS_FIELD_NUMBER: _ClassVar[int]
     RETRIEVER_FIELD_NUMBER: _ClassVar[int]
     RANKER_FIELD_NUMBER: _ClassVar[int]
     IS_KNOWN_USER_FIELD_NUMBER: _ClassVar[int]
@@ -99,6 +107,7 @@ class Answer(_message.Message):
     as_of_ms: int
     model_version: str
     context_digest: str
+    context_parts: _containers.ScalarMap[str, str]
     retriever: str
     ranker: str
     is_known_user: bool
@@ -106,4 +115,4 @@ class Answer(_message.Message):
     degraded_by: str
     num_unknown_items: int
     num_duplicate_items: int
-    def __init__(self, request_id: _Optional[str] = ..., items: _Optional[_Iterable[_Union[AnswerItem, _Mapping]]] = ..., as_of_ms: _Optional[int] = ..., model_version: _Optional[str] = ..., context_digest: _Optional[str] = ..., retriever: _Optional[str] = ..., ranker: _Optional[str] = ..., is_known_user: _Optional[bool] = ..., is_known_query: _Optional[bool] = ..., degraded_by: _Optional[str] = ..., num_unknown_items: _Optional[int] = ..., num_duplicate_items: _Optional[int] = ...) -> None: ...
+    def __init__(self, request_id: _Optional[str] = ..., items: _Optional[_Iterable[_Union[AnswerItem, _Mapping]]] = ..., as_of_ms: _Optional[int] = ..., model_version: _Optional[str] = ..., context_digest: _Optional[str] = ..., context_parts: _Optional[_Mapping[str, str]] = ..., retriever: _Optional[str] = ..., ranker: _Optional[str] = ..., is_known_user: _Optional[bool] = ..., is_known_query: _Optional[bool] = ..., degraded_by: _Optional[str] = ..., num_unknown_items: _Optional[int] = ..., num_duplicate_items: _Optional[int] = ...) -> None: ...

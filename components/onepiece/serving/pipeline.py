@@ -10,8 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onepiece.bundle import Bundle
-from onepiece.context.request import CANDIDATE_FEATURES, ContextRequest
-from onepiece.context.request import Candidates as NoCandidates
+from onepiece.context.request import NO_CANDIDATES, ContextRequest
 from onepiece.errors import InvalidInput, InvalidRequest
 from onepiece.features.item_table import ItemTables
 from onepiece.features.store import OnlineStore, SignalKey
@@ -50,8 +49,6 @@ from onepiece.serving.schemas import (
     RetrieveRequest,
 )
 from onepiece.serving.signals import SignalFetcher
-
-_NO_CANDIDATES = NoCandidates((), np.zeros((0, len(CANDIDATE_FEATURES)), dtype=np.float32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +257,7 @@ class Pipeline:
         last = to_rank if to_rank.made else encoding
         made = last.made
         origin = Origin(retriever, ranker, last.model_version if made else "", degraded_by)
-        digests = made.digests() if made else [""] * len(asked)
+        contexts_read = made.contexts if made else (None,) * len(asked)
         return [
             write_answer(
                 request,
@@ -268,10 +265,10 @@ class Pipeline:
                 candidates=found,
                 ranked=order,
                 origin=origin,
-                context_digest=digest,
+                context=context,
             )
-            for request, one, found, order, digest in zip(
-                requests, asked, candidates, ranked, digests, strict=True
+            for request, one, found, order, context in zip(
+                requests, asked, candidates, ranked, contexts_read, strict=True
             )
         ]
 
@@ -284,7 +281,7 @@ def _context_request(asked: Asked) -> ContextRequest:
         store_id=asked.shelf.store_id,
         as_of_ms=asked.as_of_ms,
         signals=asked.signals,
-        candidates=_NO_CANDIDATES,
+        candidates=NO_CANDIDATES,
     )
 
 

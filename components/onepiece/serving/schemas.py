@@ -116,6 +116,11 @@ class Answer(BaseModel):
         default="", description="Bundle that answered, of two the one that ranked; empty if none."
     )
     context_digest: str = Field(default="", description="Digest of the context that was read.")
+    context_parts: dict[str, str] = Field(
+        default_factory=dict,
+        description="Part of what was read (context/parts.py) -> its digest; empty if no model "
+        "answered.",
+    )
     retriever: str = Field(default="", description="Who chose; empty for a pre-rank.")
     ranker: str = Field(default="", description="Who ordered; empty for a retrieval.")
     is_known_user: bool = Field(description="False: nothing is known of the user.")

@@ -13,6 +13,7 @@ from onepiece.models.protocols import Model
 from onepiece.training.curve import save_curve
 from onepiece.training.days import DayValidation, Measured, examples_of_next_day
 from onepiece.training.evaluate import evaluate
+from onepiece.training.feature_histograms import count_training
 from onepiece.training.loop import Progress, train
 from onepiece.training.machine import Machine
 from onepiece.training.packed import Examples, open_examples
@@ -95,6 +96,7 @@ def fit(
         recipe=BundleRecipe(context=recipe.context, model=recipe.model, requests=examples.requests),
         vocabulary=examples.vocabulary,
         item_to_item=examples.item_to_item,
+        feature_histograms=count_training(examples),
         metrics=metrics,
         provenance={
             "recipe": recipe.model_dump(mode="json"),

@@ -51,6 +51,7 @@ class EchoClient:
             as_of_ms=request.as_of_ms,
             model_version="v1",
             context_digest="digest",
+            context_parts={"recent": "0a1b2c3d"},
             retriever=request.retriever,
             ranker=request.ranker,
             is_known_user=True,
@@ -101,6 +102,7 @@ def test_the_exposure_says_all_that_the_answer_says():
     assert exposure.item_ids == tuple(item.item_id for item in answer.items)
     assert exposure.arms == PlannedAssignment(demo_plan(1)).arms_of("a")
     assert (exposure.model_version, exposure.context_digest) == ("v1", "digest")
+    assert exposure.context_parts == {"recent": "0a1b2c3d"}
     assert exposure.degraded_by == "stale_features"
     assert exposure.propensities is None
 

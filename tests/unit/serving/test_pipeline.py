@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from onepiece.bundle import load_bundle
+from onepiece.context.parts import PARTS
 from onepiece.errors import FeatureStoreUnavailable, InvalidInput, InvalidRequest, NotFound
 from onepiece.index.build import build_index
 from onepiece.serving.pipeline import Pipeline
@@ -37,6 +38,7 @@ def test_popular_takes_what_the_store_sells_most_in_the_category(pipeline, make)
 
     assert ids_of(answer) == ["milk-29", "milk-28", "milk-27"]
     assert (answer.retriever, answer.ranker, answer.model_version) == ("popular", "", "")
+    assert (answer.context_digest, answer.context_parts) == ("", {})
 
 
 def test_repeat_takes_own_purchases_by_count_and_then_by_the_latest_before_the_popular(
@@ -57,6 +59,7 @@ def test_onepiece_retrieves_the_nearest_items_of_the_pool(world, world_module, p
     assert sorted(ids_of(whole)) == sorted([*world_module.MILK, world_module.NEW_ITEM])
     assert answer.model_version == world.bundle.version
     assert len(answer.context_digest) == 32
+    assert tuple(answer.context_parts) == PARTS
 
 
 def test_an_item_newer_than_the_index_comes_last_and_is_marked(pipeline, world_module, make):
@@ -134,6 +137,7 @@ def test_recommend_equals_retrieve_followed_by_pre_rank(pipeline, make):
     for item_id, score in scores_of(page).items():
         assert score == pytest.approx(scores_of(ranked)[item_id], abs=1e-6)
     assert page.context_digest == retrieved.context_digest == ranked.context_digest
+    assert page.context_parts["recent"] == ranked.context_parts["recent"]
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

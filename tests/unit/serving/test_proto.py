@@ -50,6 +50,12 @@ def test_the_proto_has_the_fields_of_the_schema(model):
     assert list(fields) == list(model.model_fields)
     for name, expected in model.model_fields.items():
         wanted = bare(expected.annotation)
+        if typing.get_origin(wanted) is dict:
+            entry = fields[name].message_type
+            assert entry.GetOptions().map_entry, name
+            pair = [PROTO_TYPES[one] for one in typing.get_args(wanted)]
+            assert [part.type for part in entry.fields] == pair, name
+            continue
         is_repeated = typing.get_origin(wanted) is tuple
         assert fields[name].is_repeated == is_repeated, name
         if is_repeated:
@@ -156,12 +162,14 @@ probabilities = st.none() | st.floats(0, 1)
     flag=st.booleans(),
     as_of_ms=instants,
     number=st.integers(0, 1_000),
+    parts=st.dictionaries(st.sampled_from(["query", "recent"]), st.sampled_from(["a", "b"])),
 )
-def test_an_answer_over_grpc_equals_the_one_over_rest(items, flag, as_of_ms, number):
+def test_an_answer_over_grpc_equals_the_one_over_rest(items, flag, as_of_ms, number, parts):
     answer = schemas.Answer(
         request_id="r1",
         items=tuple(items),
         as_of_ms=as_of_ms,
+        context_parts=parts,
         is_known_user=flag,
         is_known_query=not flag,
         num_unknown_items=number,

@@ -32,6 +32,7 @@ def test_run_writes_a_bundle_and_its_curve_beside_it(bundle: Path) -> None:
     curve = json.loads(json_path.read_text())
 
     assert len(curve["losses"]) == load_bundle(bundle).provenance["num_steps"]
+    assert load_bundle(bundle).feature_histograms.num_requests > 0
     assert png_path.read_bytes().startswith(b"\x89PNG")
 
 

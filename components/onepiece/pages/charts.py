@@ -177,6 +177,36 @@ def _polyline(line: Line, scale: Scale) -> str:
     )
 
 
+def paired_bars(
+    first: Sequence[float], second: Sequence[float], *, labels: Sequence[str], title: str
+) -> str:
+    """Draws two distributions over the same bins, side by side; each bin tells its numbers.
+
+    Args:
+        first: Share of each bin, in [0, 1], drawn in colour 0.
+        second: The same, drawn in colour 2.
+        labels: What each bin holds.
+        title: What is drawn.
+    """
+    height, highest = 64.0, max([*first, *second], default=0.0) or 1.0
+    step = 100.0 / max(len(labels), 1)
+    bins = []
+    for place, (label, *shares) in enumerate(zip(labels, first, second, strict=True)):
+        told = escape(f"{label}: {shares[0]:.1%} and {shares[1]:.1%}")
+        drawn = "".join(
+            f'<rect class="fill {_arm(colour)}" x="{step * (place + shift):.3f}%" '
+            f'width="{0.38 * step:.3f}%" y="{height * (1 - share / highest):.1f}" '
+            f'height="{height * share / highest:.1f}"/>'
+            for share, colour, shift in zip(shares, (0, 2), (0.1, 0.5), strict=True)
+        )
+        bins.append(f"<g><title>{told}</title>{drawn}</g>")
+    return (
+        f'<svg width="100%" height="{height + 1:.0f}" role="img" aria-label="{escape(title)}">'
+        f"{''.join(bins)}"
+        f'<line class="grid" x1="0" x2="100%" y1="{height}" y2="{height}"/></svg>'
+    )
+
+
 def bar(share: float, colour: int) -> str:
     """Draws a bar as wide as a share of its place, under a number of a table."""
     percent = round(100.0 * min(1.0, max(0.0, share)), 1)

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onepiece.experiment.report_charts import (
+from onepiece.pages.charts import (
     Line,
     Scale,
     Whisker,
