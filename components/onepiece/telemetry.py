@@ -67,6 +67,10 @@ HISTORY_RESTORE_S = Histogram(
     "Time to restore the state of one partition.",
     buckets=(0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0),
 )
+CONSUMER_INTERRUPTIONS = Counter(
+    "onepiece_features_consumer_interruptions_total",
+    "Times the history consumer waited because the log or the online store did not answer.",
+)
 HISTORY_LAG_RECORDS = Gauge(
     "onepiece_events_history_lag_records", "Records that the history consumer has yet to fold."
 )

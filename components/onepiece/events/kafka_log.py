@@ -171,16 +171,26 @@ class KafkaEventLog:
             return
         wanted = {self._partitions[p]: OffsetAndMetadata(at, "", -1) for p, at in offsets.items()}
         with self._lock, self._explained("commit offsets"):
-            self._retried(lambda: _alter_offsets(self._admin_client(), group, wanted))
+            name = self._settings.topic(group)
+            self._retried(lambda: _alter_offsets(self._admin_client(), name, wanted))
 
     def committed(self, group: str) -> list[int]:
         """Next offset to read of each partition; 0 where the group committed nothing."""
         with self._lock, self._explained("read committed offsets"):
+            name = self._settings.topic(group)
             found = self._retried(
-                lambda: self._admin_client().list_group_offsets({group: self._partitions})
-            )[group]
+                lambda: self._admin_client().list_group_offsets({name: self._partitions})
+            )[name]
         # The broker says -1 where there is none.
         return [max(0, found[p].offset) if p in found else 0 for p in self._partitions]
+
+    def groups(self) -> list[str]:
+        """Names of the consumer groups of this prefix, ascending."""
+        prefix = self._settings.topic("")
+        with self._lock, self._explained("list the groups"):
+            found = self._retried(lambda: self._admin_client().list_groups())
+        names = (group["group_id"] for group in found)
+        return sorted(name.removeprefix(prefix) for name in names if name.startswith(prefix))
 
     def close(self) -> None:
         """Closes the connections; the log can be opened again."""

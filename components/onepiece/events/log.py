@@ -74,6 +74,10 @@ class EventLog(Protocol):
         """Next offset to read of each partition; 0 where the group committed nothing."""
         ...
 
+    def groups(self) -> list[str]:
+        """Names of the consumer groups that committed something, ascending."""
+        ...
+
     def close(self) -> None:
         """Releases files and connections; the log can be opened again."""
         ...
