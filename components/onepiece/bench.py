@@ -5,12 +5,13 @@ with one from another run.
 """
 
 import argparse
+import itertools
 import json
 import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -158,12 +159,19 @@ def bench_history_writes() -> BenchResult:
             Path("feature_repo"), FeatureStoreSettings(folder=Path(folder) / "store")
         )
 
+        versions = itertools.count(num_events)
+
+        def newer() -> list[HistoryUpdate]:
+            """What is not newer is not written."""
+            version = next(versions)
+            return [replace(update, num_events=version) for update in updates]
+
         def one_by_one() -> None:
-            for update in updates:
+            for update in newer():
                 store.write_histories([update])
 
         baseline_s, ours_s = _take_turns(
-            one_by_one, lambda: store.write_histories(updates), num_rounds=8
+            one_by_one, lambda: store.write_histories(newer()), num_rounds=8
         )
         store.close()
     return BenchResult(
