@@ -15,10 +15,10 @@ from onepiece.features.memory_store import MemoryStore
 from onepiece.serving import skew_page
 from onepiece.serving.schemas import RecommendRequest
 from onepiece.serving.skew import CAUSES
-from onepiece.serving.skew_metrics import write_metrics
+from onepiece.serving.skew_files import write_metrics
 from onepiece.serving.skew_page import headline, render_page
 from onepiece.serving.skew_rebuild import Rebuilder, draw_shelf
-from onepiece.serving.skew_report import SkewRecipe, SkewReport, watch
+from onepiece.serving.skew_report import SkewRecipe, SkewReport, sample_of, watch
 
 
 @pytest.fixture
@@ -55,7 +55,9 @@ def make_report(world, exposures, tmp_path):
         log = SqliteEventLog.create(tmp_path / "log", num_partitions=2)
         log.append(exposures)
         rebuilder = Rebuilder(bundle, offline, world.item_tables)
-        return watch(log, rebuilder, bundle, SkewRecipe(**recipe))
+        wanted = SkewRecipe(**recipe)
+        sample = sample_of(log, bundle, wanted)
+        return watch(log, sample, rebuilder=rebuilder, bundle=bundle, recipe=wanted)
 
     return make_report
 
