@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
 READY := $(VENV)/.ready
 
-.PHONY: help demo test check install lock docs format clean
+.PHONY: help demo services services-down test check install lock docs format clean
 .DEFAULT_GOAL := help
 
 help: ## Lists the targets
@@ -18,6 +18,12 @@ demo: $(READY) ## Runs the main job: real orders in, a measured experiment out (
 
 test: $(READY) ## Runs the whole test suite, two files at a time
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+services: $(READY) ## Fetches and starts a real Kafka and Redis on this machine, and prints where they are
+	@$(BIN)/onepiece simulation services up
+
+services-down: $(READY) ## Stops them; their data stay
+	@$(BIN)/onepiece simulation services down
 
 check: $(READY) ## Reads only: format, lint, types, import contracts, generated docs are fresh
 	$(BIN)/ruff format --check .

@@ -175,7 +175,9 @@ def bench_history_writes() -> BenchResult:
         at_ms=tuple(range(at_ms, at_ms + num_events)),
     )
     updates = [
-        HistoryUpdate(f"user-{number}", at_ms + num_events, past, {"milk": past})
+        HistoryUpdate(
+            f"user-{number}", at_ms + num_events, past, {"milk": past}, num_events=num_events
+        )
         for number in range(num_users)
     ]
     with TemporaryDirectory() as folder:

@@ -1,12 +1,13 @@
 """Reads what comes from outside into a model, or says what is wrong with it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from onepiece.errors import InvalidRecipe, NotFound
+from onepiece.errors import InvalidInput, InvalidRecipe, NotFound
 
 _MAX_SHOWN_ERRORS = 5
 _MAX_SHOWN_CHARACTERS = 80
@@ -35,6 +36,61 @@ def read_recipe(path: Path, model: type[_ModelT]) -> _ModelT:
         return model.model_validate({} if document is None else document)
     except ValidationError as error:
         raise InvalidRecipe(f"{path}: {explain(error, whole='the recipe')}") from error
+
+
+def read_settings(environment: Mapping[str, str], model: type[_ModelT], *, prefix: str) -> _ModelT:
+    """Reads settings from the environment; called once, where a process starts.
+
+    A secret may be given as the path of a file that holds it: PREFIX + NAME + "_FILE".
+
+    Args:
+        environment: Such as `os.environ`.
+        model: What the settings are; field `name` is PREFIX + NAME in the environment.
+        prefix: Of the variables that are meant for the model.
+
+    Raises:
+        InvalidInput: An unknown variable of the prefix, or a value out of bounds.
+        NotFound: A file of a secret does not exist.
+    """
+    given = {
+        name.removeprefix(prefix).lower(): value
+        for name, value in environment.items()
+        if name.startswith(prefix)
+    }
+    for name in [name for name in given if name.endswith("_file")]:
+        secret = name.removesuffix("_file")
+        if name not in model.model_fields and secret in model.model_fields:
+            given[secret] = _read_secret(Path(given.pop(name)), variable=prefix + name.upper())
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        parts = [
+            _explain_setting(detail, model, prefix) for detail in error.errors(include_url=False)
+        ]
+        allowed = ", ".join(prefix + name.upper() for name in model.model_fields)
+        raise InvalidInput(
+            f"invalid settings: {'; '.join(parts)}; the variables are {allowed}"
+        ) from error
+
+
+def _explain_setting(detail: Any, model: type[BaseModel], prefix: str) -> str:
+    """Names the variable and what was given, unless that may be a secret."""
+    if not detail["loc"]:
+        return str(detail["msg"])
+    name = str(detail["loc"][0])
+    field = model.model_fields.get(name)
+    is_secret = field is not None and "Secret" in str(field.annotation)
+    given = "" if is_secret else f" (given {detail['input']!r})"
+    return f"{prefix}{name.upper()}: {detail['msg']}{given}"
+
+
+def _read_secret(path: Path, *, variable: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8").rstrip("\r\n")
+    except OSError as error:
+        raise NotFound(
+            f"{variable} is {path}, which cannot be read; give a secret's file"
+        ) from error
 
 
 def explain(error: ValidationError, *, whole: str) -> str:

@@ -44,6 +44,33 @@ def configure_logging(*, level: str, is_json: bool) -> None:
 EVENTS_APPENDED = Counter("onepiece_events_appended_total", "Events made durable.", ["kind"])
 EVENTS_DUPLICATE = Counter("onepiece_events_duplicate_total", "Events dropped as duplicates.")
 EVENTS_LATE = Counter("onepiece_events_late_total", "Events older than one already folded.")
+EVENTS_TOO_LATE = Counter(
+    "onepiece_events_too_late_total", "Events kept aside because they came too late to be folded."
+)
+EVENTS_ERASED = Counter(
+    "onepiece_events_erased_total", "Events dropped because their user was forgotten after them."
+)
+EVENTS_UNREADABLE = Counter(
+    "onepiece_events_unreadable_total",
+    "Messages that are no event, by who met them: a reader of the log, or the history consumer, "
+    "which keeps them in the dead letters.",
+    ["reader"],
+)
+HISTORY_FRESHNESS_S = Histogram(
+    "onepiece_events_history_freshness_seconds",
+    "Time from the newest event of a micro-batch, by its own clock, to its history's being "
+    "written: from then on, contexts that are served hold it.",
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 600.0),
+)
+HISTORY_RESTORE_S = Histogram(
+    "onepiece_events_history_restore_seconds",
+    "Time to restore the state of one partition.",
+    buckets=(0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0),
+)
+CONSUMER_INTERRUPTIONS = Counter(
+    "onepiece_features_consumer_interruptions_total",
+    "Times the history consumer waited because the log or the online store did not answer.",
+)
 HISTORY_LAG_RECORDS = Gauge(
     "onepiece_events_history_lag_records", "Records that the history consumer has yet to fold."
 )

@@ -18,12 +18,9 @@ from onepiece.errors import (
 )
 from onepiece.events.history import HistoryConsumer, HistoryRecipe
 from onepiece.events.kafka_settings import KafkaSettings
-from onepiece.events.log import EventLog
-from onepiece.events.schema import Click, Event, Order, OrderLine, partition_of
+from onepiece.events.log import EventLog, read_users
+from onepiece.events.schema import Click, Event, Order, OrderLine
 from onepiece.events.sqlite_log import SqliteEventLog
-
-# kafka-python 3.0.12 reads its own schemas by a call that Python 3.11 deprecates.
-pytestmark = pytest.mark.filterwarnings("ignore:(read|open)_text is deprecated:DeprecationWarning")
 
 NOW_MS = 1_500_000_000_000
 NUM_PARTITIONS = 3
@@ -69,12 +66,12 @@ def kafka_place(bootstrap_servers: str, **overrides: object) -> Place:
     def settings(num_partitions: int) -> KafkaSettings:
         return KafkaSettings(
             bootstrap_servers=bootstrap_servers,
-            topic=topic,
+            prefix=prefix,
             num_partitions=num_partitions,
             **overrides,
         )
 
-    topic = f"events-{uuid.uuid4()}"
+    prefix = f"t-{uuid.uuid4()}"
     return Place(
         lambda: KafkaEventLog.create(settings(NUM_PARTITIONS)),
         lambda num_partitions: KafkaEventLog.open(settings(num_partitions)),
@@ -95,21 +92,25 @@ def clicks_of_many(count: int, *, start: int = 0) -> list[Event]:
     return [click(number, f"u{number % 7}") for number in range(start, start + count)]
 
 
-def read_all(log: EventLog, *, max_records: int = 10_000) -> dict[int, list[str]]:
-    """Event ids of each partition, read to its end in steps."""
-    found: dict[int, list[str]] = {}
+def read_all(log: EventLog, *, max_records: int = 10_000) -> dict[str, list[str]]:
+    """Event ids of each user, every partition read to its end in steps."""
+    found: dict[str, list[str]] = {}
+    partition_of: dict[tuple[str, str], int] = {}
     for partition in range(log.num_partitions):
-        offset, found[partition] = 0, []
+        offset = 0
         while records := log.read(partition, offset, max_records=max_records):
-            found[partition] += [record.event.event_id for record in records]
+            for record in records:
+                event = record.event
+                found.setdefault(event.user_id, []).append(event.event_id)
+                assert partition_of.setdefault((event.user_id, event.kind), partition) == partition
             offset = records[-1].position.offset + 1
     return found
 
 
-def expected(events: list[Event]) -> dict[int, list[str]]:
-    ids: dict[int, list[str]] = {partition: [] for partition in range(NUM_PARTITIONS)}
+def expected(events: list[Event]) -> dict[str, list[str]]:
+    ids: dict[str, list[str]] = {}
     for event in events:
-        ids[partition_of(event.user_id, NUM_PARTITIONS)].append(event.event_id)
+        ids.setdefault(event.user_id, []).append(event.event_id)
     return ids
 
 
@@ -157,8 +158,8 @@ def test_positions_of_a_partition_only_grow(place):
 
 def test_a_read_gives_at_most_the_records_asked_for(place):
     log = place.create()
-    log.append([click(number) for number in range(10)])
-    partition = partition_of("u0", NUM_PARTITIONS)
+    positions = log.append([click(number) for number in range(10)])
+    (partition,) = {position.partition for position in positions}
 
     records = log.read(partition, 0, max_records=4)
 
@@ -171,7 +172,7 @@ def test_the_end_is_after_every_event_and_empty_to_read(place):
 
     ends = log.end_offsets()
 
-    assert len(ends) == log.num_partitions == NUM_PARTITIONS
+    assert len(ends) == log.num_partitions
     assert all(position.offset < ends[position.partition] for position in positions)
     assert all(log.read(partition, end) == [] for partition, end in enumerate(ends))
     assert log.read(0, ends[0] + 1_000) == []
@@ -180,7 +181,7 @@ def test_the_end_is_after_every_event_and_empty_to_read(place):
 def test_an_empty_log_starts_at_0(place):
     log = place.create()
 
-    assert log.end_offsets() == [0] * NUM_PARTITIONS
+    assert log.end_offsets() == [0] * log.num_partitions
     assert log.read(0, 0) == []
     assert log.append([]) == []
 
@@ -229,8 +230,8 @@ def test_a_group_goes_on_where_it_committed(place):
     log.commit("history", {0: 5, 2: 7})
     log.commit("history", {0: 6})
 
-    assert log.committed("history") == [6, 0, 7]
-    assert place.open().committed("history") == [6, 0, 7]
+    assert log.committed("history")[:3] == [6, 0, 7]
+    assert place.open().committed("history")[:3] == [6, 0, 7]
 
 
 def test_groups_do_not_know_of_each_other(place):
@@ -238,9 +239,9 @@ def test_groups_do_not_know_of_each_other(place):
     log.commit("history", {0: 5})
     log.commit("anchors", {0: 1})
 
-    assert log.committed("history") == [5, 0, 0]
-    assert log.committed("anchors") == [1, 0, 0]
-    assert log.committed("nobody") == [0, 0, 0]
+    assert log.committed("history")[:3] == [5, 0, 0]
+    assert log.committed("anchors")[:3] == [1, 0, 0]
+    assert log.committed("nobody")[:3] == [0, 0, 0]
 
 
 def test_a_group_can_be_set_back(place):
@@ -249,7 +250,7 @@ def test_a_group_can_be_set_back(place):
 
     log.commit("history", {1: 0})
 
-    assert log.committed("history") == [0, 0, 0]
+    assert log.committed("history")[:3] == [0, 0, 0]
 
 
 def test_the_largest_event_that_the_schema_allows_is_kept(place):
@@ -284,14 +285,43 @@ def test_an_event_of_any_year_is_kept(place):
     assert [record.event for record in records] == events
 
 
-@pytest.mark.parametrize("partition", [-1, NUM_PARTITIONS])
-def test_a_partition_that_does_not_exist_is_refused(place, partition):
+@pytest.mark.parametrize("is_below", [True, False])
+def test_a_partition_that_does_not_exist_is_refused(place, is_below):
     log = place.create()
+    partition = -1 if is_below else log.num_partitions
+    said = f"partition is {partition}; .* partitions 0 to {log.num_partitions - 1}"
 
-    with pytest.raises(InvalidInput, match=f"partition is {partition}; .* partitions 0 to 2"):
+    with pytest.raises(InvalidInput, match=said):
         log.read(partition, 0)
-    with pytest.raises(InvalidInput, match=f"partition is {partition}; .* partitions 0 to 2"):
+    with pytest.raises(InvalidInput, match=said):
         log.commit("history", {partition: 0})
+
+
+def test_all_events_of_a_user_lie_in_one_group_of_partitions(place):
+    log = place.create()
+    order = Order(
+        event_id="o",
+        user_id="u3",
+        at_ms=NOW_MS,
+        received_at_ms=NOW_MS,
+        order_id="o",
+        store_id="s",
+        currency="USD",
+        lines=(OrderLine(item_id="milk", quantity=1, unit_price=1.0),),
+    )
+    events = [order, click(1, "u3"), click(5, "u3"), *clicks_of_many(30, start=10)]
+    log.append(events)
+    ends = log.end_offsets()
+
+    groups = [
+        list(read_users(log, partitions, ends=ends, max_records=4))
+        for partitions in log.user_partitions()
+    ]
+
+    assert sum(len(records) for records in groups) == len(events)
+    (mine,) = [g for g in groups if any(r.event.user_id == "u3" for r in g)]
+    found = [r.event.event_id for r in mine if r.event.user_id == "u3"]
+    assert found[:3] == ["o", "e1", "e5"]
 
 
 def test_offsets_and_counts_below_the_least_are_refused(place):
@@ -358,7 +388,7 @@ def test_a_position_is_passed_once_its_group_committed_after_it(place):
 @pytest.fixture
 def kafka(kafka_broker, caplog: pytest.LogCaptureFixture) -> Iterator[Place]:
     """A place on Kafka that gives up sooner than a real one."""
-    place = kafka_place(kafka_broker.bootstrap_servers, timeout_s=5.0, transaction_timeout_s=3.0)
+    place = kafka_place(kafka_broker.bootstrap_servers, timeout_s=10.0, transaction_timeout_s=3.0)
     yield place
     for log in place.opened:
         log.close()
@@ -382,7 +412,7 @@ def limit_message_bytes(bootstrap_servers: str, topic: str, limit: int) -> None:
 def test_kafka_keeps_none_of_an_append_of_which_one_event_is_refused(kafka, kafka_broker):
     log = kafka.create()
     log.append(clicks_of_many(5))
-    limit_message_bytes(kafka_broker.bootstrap_servers, log.topic, 2_000)
+    limit_message_bytes(kafka_broker.bootstrap_servers, log.topic_of("order"), 2_000)
     line = OrderLine(item_id="x" * 100, quantity=1, unit_price=1.0)
     too_large = Order(
         event_id="big",
@@ -425,4 +455,4 @@ def test_kafka_loses_nothing_acknowledged_when_its_broker_is_killed(kafka, kafka
     log.append(clicks_of_many(5, start=20))
 
     assert read_all(log) == expected(clicks_of_many(25))
-    assert log.committed("history") == [3, 0, 0]
+    assert log.committed("history")[:3] == [3, 0, 0]

@@ -33,6 +33,7 @@ from onepiece.events.schema import (
 from onepiece.features.as_of_join import join_file
 from onepiece.features.backfill import backfill
 from onepiece.features.memory_store import MemoryStore
+from onepiece.features.redis_settings import RedisSettings
 from onepiece.features.replayed_store import replay_store
 from onepiece.features.schema import SERVICE_VIEWS, features_of, join_keys_of
 from onepiece.features.store import SignalKey, Signals, UserProfile
@@ -299,7 +300,7 @@ def test_feast_joins_offline_what_it_serves_online(online, request, tmp_path, re
 
     options = {}
     if online == "redis":
-        options = {"redis_connection": request.getfixturevalue("redis_server")}
+        options = {"redis": RedisSettings(address=request.getfixturevalue("redis_server"))}
     arrived = fixed_log(300)
     instants = [T0 + tenth * DAY_MS // 10 + shift for tenth in range(0, 50, 7) for shift in (0, 1)]
     store = FeastStore.create(

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ValidationError
 from onepiece.datasets.receipts import ProfileLabels
 from onepiece.errors import InvalidDataset
 from onepiece.events.catalogue import UNKNOWN, Catalogue
-from onepiece.events.schema import MAX_IDENTIFIER_LENGTH, Cart, Click, Event, Order
+from onepiece.events.schema import MAX_IDENTIFIER_LENGTH, Cart, Click, Erasure, Event, Order
 from onepiece.parsing import explain
 
 ALL_ITEMS = "all items"
@@ -225,4 +225,4 @@ def item_ids_of(event: Event) -> Iterable[str]:
         return [line.item_id for line in event.lines]
     if isinstance(event, Click | Cart):
         return (event.item_id,)
-    return event.item_ids
+    return () if isinstance(event, Erasure) else event.item_ids

@@ -2,10 +2,14 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
+
+from onepiece.events.log_options import add_log_options, opened_log
+from onepiece.events.topic_commands import add_topic_commands
 
 if TYPE_CHECKING:
     from onepiece.events.log import Record
@@ -18,11 +22,12 @@ DEFAULT_PARTITIONS = 8
 
 
 def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Registers `create`, `append`, `tail` and `stats`."""
+    """Registers the verbs of both logs, and those of Kafka alone."""
     _add_create(subparsers)
     _add_append(subparsers)
     _add_tail(subparsers)
     _add_stats(subparsers)
+    add_topic_commands(subparsers)
 
 
 def run_create(args: argparse.Namespace) -> int:
@@ -38,7 +43,6 @@ def run_create(args: argparse.Namespace) -> int:
 def run_append(args: argparse.Namespace) -> int:
     """Checks every line of a file, then appends all events or, if one is bad, none."""
     from onepiece.errors import NotFound
-    from onepiece.events.sqlite_log import SqliteEventLog
 
     if str(args.file) == "-":
         events = _parse_lines(sys.stdin.buffer)
@@ -47,24 +51,19 @@ def run_append(args: argparse.Namespace) -> int:
             events = _parse_lines(lines)
     else:
         raise NotFound(f"{args.file} is not a file; give a file of one event a line, or -")
-    log = SqliteEventLog.open(args.log)
-    try:
+    with opened_log(args, os.environ) as log:
         positions = log.append(events)
-    finally:
-        log.close()
-    sys.stdout.write(f"appended {len(positions)} events to {log.path}\n")
+    sys.stdout.write(f"appended {len(positions)} events to {args.log or 'Kafka'}\n")
     return 0
 
 
 def run_tail(args: argparse.Namespace) -> int:
     """Prints records from an offset on, or the last ones of each partition."""
     from onepiece.errors import InvalidInput
-    from onepiece.events.sqlite_log import SqliteEventLog
 
     if args.limit < 1:
         raise InvalidInput(f"--limit is {args.limit}; give 1 or more")
-    log = SqliteEventLog.open(args.log)
-    try:
+    with opened_log(args, os.environ) as log:
         partitions = range(log.num_partitions) if args.partition is None else [args.partition]
         for partition in partitions:
             offset = args.offset
@@ -73,21 +72,14 @@ def run_tail(args: argparse.Namespace) -> int:
                 offset = max(0, end - args.limit)
             for record in log.read(partition, offset, max_records=args.limit):
                 sys.stdout.write(_line_of(record, is_json=args.json) + "\n")
-    finally:
-        log.close()
     return 0
 
 
 def run_stats(args: argparse.Namespace) -> int:
     """Prints the end of each partition, and how far each consumer group is behind it."""
-    from onepiece.events.sqlite_log import SqliteEventLog
-
-    log = SqliteEventLog.open(args.log)
-    try:
+    with opened_log(args, os.environ) as log:
         ends = log.end_offsets()
         committed = {group: log.committed(group) for group in log.groups()}
-    finally:
-        log.close()
     groups = {
         group: {"committed": offsets, "lag": sum(ends) - sum(offsets)}
         for group, offsets in committed.items()
@@ -103,12 +95,13 @@ def run_stats(args: argparse.Namespace) -> int:
 
 
 def _add_create(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = _add_parser(
-        subparsers,
+    parser = subparsers.add_parser(
         "create",
-        "Make an empty embedded event log.",
-        "onepiece events create --log runs/log --partitions 8",
+        help="Make an empty embedded event log.",
+        description="Make an empty embedded event log.",
+        epilog="example: onepiece events create --log runs/log --partitions 8",
     )
+    parser.add_argument("--log", type=Path, required=True, help="folder of the event log")
     parser.add_argument(
         "--partitions",
         type=int,
@@ -170,7 +163,7 @@ def _add_parser(
     parser = subparsers.add_parser(
         verb, help=summary, description=summary, epilog=f"example: {example}"
     )
-    parser.add_argument("--log", type=Path, required=True, help="folder of the event log")
+    add_log_options(parser)
     return parser
 
 

@@ -6,22 +6,25 @@
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
 
 from onepiece.errors import DeadlineExceeded
 from onepiece.events.history_fold import (
-    Entry,
     Folded,
     HistoryRecipe,
     UserHistory,
-    entries_of,
     fold,
+    interactions_of,
+    refusal,
 )
-from onepiece.events.interactions import Interactions
+from onepiece.events.history_state import HistoryState, HistoryUpdate, HistoryWriter, take_update
 from onepiece.events.log import EventLog, Position, Record
-from onepiece.events.schema import Event
-from onepiece.telemetry import EVENTS_DUPLICATE, EVENTS_LATE, HISTORY_LAG_RECORDS
+from onepiece.telemetry import (
+    EVENTS_DUPLICATE,
+    EVENTS_ERASED,
+    EVENTS_LATE,
+    EVENTS_TOO_LATE,
+    HISTORY_LAG_RECORDS,
+)
 
 __all__ = [
     "HISTORY_GROUP",
@@ -39,27 +42,6 @@ log = logging.getLogger(__name__)
 
 HISTORY_GROUP = "history"
 """Consumer group of the history consumer."""
-
-
-@dataclass(frozen=True, slots=True)
-class HistoryUpdate:
-    """A user's state after some events: what the history consumer writes."""
-
-    user_id: str
-    available_at_ms: int
-    """Greatest `received_at_ms` of the user's events so far: readable from then on."""
-    recent: Interactions
-    """The newest events of any category."""
-    memories: Mapping[str, Interactions] = field(default_factory=dict)
-    """Category id -> the newest events in it, only for categories that changed."""
-
-
-class HistoryWriter(Protocol):
-    """Where histories go; the online feature store is one."""
-
-    def write_histories(self, updates: Sequence[HistoryUpdate]) -> None:
-        """Writes users' histories in one batch; an older `available_at_ms` never wins."""
-        ...
 
 
 def replay_histories(
@@ -87,8 +69,7 @@ def replay_histories(
             event.user_id in pending
             and event.received_at_ms > history.available_at_ms
             # What changes nothing must not split an update either.
-            and event.event_id not in history.seen_event_ids
-            and entries_of(event)
+            and refusal(history, event, recipe=recipe) is None
         ):
             yield take_update(event.user_id, history)
         if fold(history, event, category_of=category_of, recipe=recipe) >= Folded.IN_ORDER:
@@ -137,12 +118,10 @@ class HistoryConsumer:
         """
         self._log = event_log
         self._writer = writer
-        self._category_of = category_of
-        self._recipe = recipe
         self._group = group
         self._max_records = max_records
-        self._histories: dict[str, UserHistory] = {}
-        self._touched: dict[str, None] = {}
+        self._state = HistoryState(category_of, recipe)
+        self._is_written = True
         committed = event_log.committed(group)
         chosen = range(event_log.num_partitions) if partitions is None else partitions
         self._next_offsets = dict.fromkeys(chosen, 0)
@@ -155,38 +134,35 @@ class HistoryConsumer:
         Returns:
             Number of records read; 0 at the end of the log.
         """
-        if self._touched:
+        if not self._is_written:
             self._write()
         counts = [0] * len(Folded)
         num_read = 0
         for partition, offset in self._next_offsets.items():
             records = self._log.read(partition, offset, max_records=self._max_records)
             for record in records:
-                folded = self._fold(record.event)
-                counts[folded] += 1
-                if folded >= Folded.IN_ORDER:
-                    self._touched[record.event.user_id] = None
+                counts[self._state.fold(record.event)] += 1
             if records:
                 self._next_offsets[partition] = records[-1].position.offset + 1
             num_read += len(records)
         if num_read:
-            EVENTS_DUPLICATE.inc(counts[Folded.DUPLICATE])
-            EVENTS_LATE.inc(counts[Folded.LATE])
+            count_folded(counts)
             self._write()
         return num_read
 
     def _write(self) -> None:
-        """Writes the touched users, then commits; on an error they stay touched."""
-        updates = [take_update(user_id, self._histories[user_id]) for user_id in self._touched]
+        """Writes the users that changed, then commits; on an error they stay to be written."""
+        self._is_written = False
+        updates = self._state.take_updates()
         try:
             if updates:
                 self._writer.write_histories(updates)
             self._log.commit(self._group, self._next_offsets)
         except BaseException:
-            for update in updates:
-                self._histories[update.user_id].changed_categories.update(update.memories)
+            self._state.put_back(updates)
             raise
-        self._touched.clear()
+        self._is_written = True
+        self._state.note_saved()
         ends = self._log.end_offsets()
         HISTORY_LAG_RECORDS.set(sum(ends[p] - at for p, at in self._next_offsets.items()))
 
@@ -199,18 +175,19 @@ class HistoryConsumer:
             # Offsets may have gaps, so `limit` records may reach beyond `end`.
             past = [record for record in records if record.position.offset < end]
             for record in past:
-                self._fold(record.event)
+                self._state.fold(record.event)
             num_read += len(past)
             self._next_offsets[partition] = past[-1].position.offset + 1 if past else end
-        for history in self._histories.values():
-            history.changed_categories.clear()
+        self._state.forget_changes()
         return num_read
 
-    def _fold(self, event: Event) -> Folded:
-        history = self._histories.get(event.user_id)
-        if history is None:
-            history = self._histories[event.user_id] = UserHistory()
-        return fold(history, event, category_of=self._category_of, recipe=self._recipe)
+
+def count_folded(counts: Sequence[int]) -> None:
+    """Adds to the metrics how many events `fold` did what with, by `Folded`."""
+    EVENTS_DUPLICATE.inc(counts[Folded.DUPLICATE])
+    EVENTS_LATE.inc(counts[Folded.LATE])
+    EVENTS_TOO_LATE.inc(counts[Folded.TOO_LATE])
+    EVENTS_ERASED.inc(counts[Folded.ERASED])
 
 
 def wait_until_folded(
@@ -254,23 +231,3 @@ def wait_until_folded(
                 f"{offset}; check that the history consumer runs, or wait longer"
             )
         pause(poll_interval_s)
-
-
-def take_update(user_id: str, history: UserHistory) -> HistoryUpdate:
-    """Makes the update to write, and clears which categories changed."""
-    memories = {
-        category: interactions_of(history.memories[category])
-        for category in sorted(history.changed_categories)
-    }
-    history.changed_categories.clear()
-    return HistoryUpdate(
-        user_id, history.available_at_ms, interactions_of(history.recent), memories
-    )
-
-
-def interactions_of(entries: Sequence[Entry]) -> Interactions:
-    """Turns entries into columns, in the order given."""
-    if not entries:
-        return Interactions()
-    at_ms, actions, item_ids = zip(*entries, strict=True)
-    return Interactions(item_ids=item_ids, actions=actions, at_ms=at_ms)

@@ -1,4 +1,4 @@
-"""The event log on Apache Kafka: one topic, whose partitions are the log's partitions.
+"""The event log on Apache Kafka: one topic a kind, alike in partitions, as `topics.py` declares.
 
 Append is a transaction. Kafka's idempotent producer alone makes every record arrive once, but
 events of several partitions can then be half accepted when a broker goes away. `EventLog`
@@ -12,6 +12,9 @@ One case stays open, as in any system: if the broker goes away at the very insta
 commit, `append` raises and the events may be there or not, all of them or none. Append the
 same events again: their ids make the second copy a duplicate, which changes nothing.
 
+Anybody may write to the topics, so a message can be no event. A read leaves it out, counts it
+and logs where it lies; the history consumer (`kafka_history.py`) keeps it in the dead letters.
+
 Partitions are assigned, not subscribed to: a reader says which it reads, and nothing
 rebalances. So a group has no members, and the broker forgets its offsets after
 `offsets.retention.minutes` (7 days) without a commit; a history consumer then folds from the
@@ -22,58 +25,57 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from typing import Any, Self
 
-from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.errors import (
-    KafkaError,
-    KafkaTimeoutError,
-    MessageSizeTooLargeError,
-    NoError,
-    TopicAlreadyExistsError,
-    UnknownTopicOrPartitionError,
-)
+from kafka import TopicPartition
+from kafka.errors import KafkaError, KafkaTimeoutError, NoError
 from kafka.structs import OffsetAndMetadata
 
-from onepiece.errors import (
-    EventLogUnavailable,
-    InvalidInput,
-    NotFound,
-    OutputExists,
-    PayloadTooLarge,
+from onepiece.errors import EventLogUnavailable, InvalidEvent, InvalidInput
+from onepiece.events.kafka_clients import (
+    drop_producer,
+    explained,
+    kafka_partition_of,
+    new_admin,
+    new_producer,
+    new_reader,
+    run_within,
 )
 from onepiece.events.kafka_settings import KafkaSettings
+from onepiece.events.kafka_topics import check_topics, create_topics
 from onepiece.events.log import Position, Record, check_read, count_appended
-from onepiece.events.schema import Event, dump_event, parse_event, partition_of
+from onepiece.events.schema import EVENT_KINDS, Event, dump_event, parse_event
+from onepiece.events.topics import TOPIC_OF_KIND
+from onepiece.telemetry import EVENTS_UNREADABLE
 
 log = logging.getLogger(__name__)
 
-MAX_EVENT_BYTES = 4 << 20
-"""Largest event in bytes; the schema allows about 1.7 MB: an order of 1,000 lines, each with
-three ids of 128 four-byte characters."""
 _POLL_MS = 20
 """Wait of one poll; short, because a poll that passes only markers waits to its end."""
-_CLOSE_TIMEOUT_S = 2.0
-"""Longest wait for a producer to end; chosen here, because all that it sent is already known."""
+_ABORT_TIMEOUT_S = 2.0
+"""Longest wait for an abort; chosen here, because the next producer ends the transaction too."""
 _RETRY_PAUSE_S = 0.1
 """Pause before a refused admin call is tried again; chosen here, far below any timeout."""
 
 
 class KafkaEventLog:
-    """Keeps events in a Kafka topic; implements `EventLog`.
+    """Keeps events in Kafka topics; implements `EventLog`.
 
-    One object may be used by several threads. It must not cross a fork.
+    Its partitions are those of all topics, one topic after the other in the order of
+    `EVENT_KINDS`. One object may be used by several threads. It must not cross a fork.
     """
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
-        self._transactional_id = settings.transactional_id or f"{settings.topic}-{uuid.uuid4()}"
+        self._transactional_id = settings.transactional_id or f"{settings.prefix}-{uuid.uuid4()}"
         self._partitions = [
-            TopicPartition(settings.topic, partition)
+            TopicPartition(settings.topic(TOPIC_OF_KIND[kind].name), partition)
+            for kind in EVENT_KINDS
             for partition in range(settings.num_partitions)
         ]
+        self._place_of = {partition: place for place, partition in enumerate(self._partitions)}
         self._lock = threading.RLock()
         self._is_closed = False
         self._producer: Any = None
@@ -84,69 +86,40 @@ class KafkaEventLog:
 
     @classmethod
     def create(cls, settings: KafkaSettings) -> Self:
-        """Makes the topic and opens the log.
+        """Makes the topics and opens the log.
 
         Raises:
-            OutputExists: The topic exists.
+            OutputExists: One of the topics exists.
             EventLogUnavailable: No broker answers, or it refused.
         """
-        event_log = cls(settings)
-        options = {
-            "num_partitions": settings.num_partitions,
-            "replication_factor": settings.replication_factor,
-            "configs": {
-                "max.message.bytes": str(MAX_EVENT_BYTES),
-                # Histories are restored by folding the whole log.
-                "retention.ms": "-1",
-                # Virtual time can be ahead of the broker's, which would refuse it as a timestamp.
-                "message.timestamp.type": "LogAppendTime",
-            },
-        }
-        try:
-            with event_log._explained("create the topic"):
-                event_log._admin_client().create_topics(
-                    {settings.topic: options}, wait_for_metadata=True
-                )
-        except BaseException:
-            event_log.close()
-            raise
-        return event_log
+        create_topics(settings)
+        return cls(settings)
 
     @classmethod
     def open(cls, settings: KafkaSettings) -> Self:
-        """Opens the log on an existing topic.
+        """Opens the log on existing topics.
 
         Raises:
-            NotFound: The topic does not exist.
-            InvalidInput: It has another number of partitions than the settings say.
+            NotFound: A topic does not exist.
+            InvalidInput: One has another number of partitions than the settings say.
             EventLogUnavailable: No broker answers.
         """
-        event_log = cls(settings)
-        try:
-            with event_log._explained("look at the topic"):
-                (topic,) = event_log._admin_client().describe_topics([settings.topic])
-            if topic["error_code"] == UnknownTopicOrPartitionError.errno:
-                raise NotFound(f"topic {settings.topic!r} does not exist; create it first")
-            if len(topic["partitions"]) != settings.num_partitions:
-                raise InvalidInput(
-                    f"topic {settings.topic!r} has {len(topic['partitions'])} partitions and "
-                    f"num_partitions is {settings.num_partitions}; give the number with which the "
-                    "topic was made: with another one users would change partition"
-                )
-        except BaseException:
-            event_log.close()
-            raise
-        return event_log
+        check_topics(settings)
+        return cls(settings)
 
     @property
     def num_partitions(self) -> int:
-        """Number of partitions, fixed when the topic was made."""
-        return self._settings.num_partitions
+        """Number of partitions of all topics, fixed when the topics were made."""
+        return len(self._partitions)
 
-    @property
-    def topic(self) -> str:
-        """The topic that holds the events."""
-        return self._settings.topic
+    def topic_of(self, kind: str) -> str:
+        """Names the topic of a kind of event."""
+        return self._settings.topic(TOPIC_OF_KIND[kind].name)
+
+    def user_partitions(self) -> list[tuple[int, ...]]:
+        """Partitions that hold the same users: of each topic the one of the same number."""
+        step = self._settings.num_partitions
+        return [tuple(range(first, self.num_partitions, step)) for first in range(step)]
 
     def append(self, events: Sequence[Event]) -> list[Position]:
         """Appends all events in one transaction; see the module for what an error leaves open."""
@@ -167,15 +140,22 @@ class KafkaEventLog:
         check_read(offset, max_records=max_records)
         with self._lock, self._explained("read"):
             messages = self._fetch(self._partitions[partition], offset, max_records)
-        return [
-            Record(Position(partition, message.offset), parse_event(message.value))
-            for message in messages
-        ]
+            records = _readable(partition, messages)
+            while messages and not records:
+                # An empty answer would be taken for the end.
+                messages = self._fetch(
+                    self._partitions[partition], messages[-1].offset + 1, max_records
+                )
+                records = _readable(partition, messages)
+        return records
 
     def end_offsets(self) -> list[int]:
         """Offset that the next record of each partition gets; open appends are not counted."""
         with self._lock, self._explained("read the end offsets"):
             consumer = self._ready_consumer(self._partitions[0])
+            # Else a topic that this consumer never read is not in its metadata.
+            for topic in {partition.topic for partition in self._partitions}:
+                consumer.partitions_for_topic(topic)
             ends = consumer.end_offsets(self._partitions, self._timeout_ms)
         return [ends[partition] for partition in self._partitions]
 
@@ -191,16 +171,26 @@ class KafkaEventLog:
             return
         wanted = {self._partitions[p]: OffsetAndMetadata(at, "", -1) for p, at in offsets.items()}
         with self._lock, self._explained("commit offsets"):
-            self._retried(lambda: _alter_offsets(self._admin_client(), group, wanted))
+            name = self._settings.topic(group)
+            self._retried(lambda: _alter_offsets(self._admin_client(), name, wanted))
 
     def committed(self, group: str) -> list[int]:
         """Next offset to read of each partition; 0 where the group committed nothing."""
         with self._lock, self._explained("read committed offsets"):
+            name = self._settings.topic(group)
             found = self._retried(
-                lambda: self._admin_client().list_group_offsets({group: self._partitions})
-            )[group]
+                lambda: self._admin_client().list_group_offsets({name: self._partitions})
+            )[name]
         # The broker says -1 where there is none.
         return [max(0, found[p].offset) if p in found else 0 for p in self._partitions]
+
+    def groups(self) -> list[str]:
+        """Names of the consumer groups of this prefix, ascending."""
+        prefix = self._settings.topic("")
+        with self._lock, self._explained("list the groups"):
+            found = self._retried(lambda: self._admin_client().list_groups())
+        names = (group["group_id"] for group in found)
+        return sorted(name.removeprefix(prefix) for name in names if name.startswith(prefix))
 
     def close(self) -> None:
         """Closes the connections; the log can be opened again."""
@@ -219,17 +209,20 @@ class KafkaEventLog:
         producer.begin_transaction()
         futures = [
             producer.send(
-                self._settings.topic,
+                self.topic_of(event.kind),
                 key=event.user_id.encode(),
                 value=dump_event(event),
-                partition=partition_of(event.user_id, self.num_partitions),
+                partition=kafka_partition_of(event.user_id, self._settings.num_partitions),
             )
             for event in events
         ]
         # Not `flush`: it fails with "Future not done" when a batch was too large and was split.
         written = [future.get(self._settings.timeout_s) for future in futures]
-        _run_within(producer.commit_transaction, self._settings.timeout_s)
-        return [Position(at.partition, at.offset) for at in written]
+        run_within(producer.commit_transaction, self._settings.timeout_s)
+        return [
+            Position(self._place_of[TopicPartition(at.topic, at.partition)], at.offset)
+            for at in written
+        ]
 
     def _fetch(self, partition: TopicPartition, offset: int, max_records: int) -> list[Any]:
         """Fetches messages until there are `max_records` or the partition ends."""
@@ -276,21 +269,7 @@ class KafkaEventLog:
         """Returns the producer, made if there is none, with no transaction open."""
         self._check_open()
         if self._producer is None:
-            self._producer = KafkaProducer(
-                **self._connection()
-                # Delivery must have time for one request and a repetition.
-                | {"request_timeout_ms": self._timeout_ms // 2 - 10},
-                transactional_id=self._transactional_id,
-                transaction_timeout_ms=int(self._settings.transaction_timeout_s * 1_000),
-                enable_idempotence=True,
-                acks="all",
-                max_request_size=MAX_EVENT_BYTES,
-                max_block_ms=self._timeout_ms,
-                delivery_timeout_ms=self._timeout_ms,
-                batch_size=128 << 10,
-                linger_ms=5,
-            )
-            self._producer.init_transactions()
+            self._producer = new_producer(self._settings, transactional_id=self._transactional_id)
         return self._producer
 
     def _ready_consumer(self, partition: TopicPartition) -> Any:
@@ -303,14 +282,7 @@ class KafkaEventLog:
         self._check_open()
         consumer = self._consumers.get(partition)
         if consumer is None:
-            consumer = KafkaConsumer(
-                **self._connection(),
-                group_id=None,
-                enable_auto_commit=False,
-                auto_offset_reset="earliest",
-                isolation_level="read_committed",
-                max_partition_fetch_bytes=MAX_EVENT_BYTES,
-            )
+            consumer = new_reader(self._settings)
             consumer.assign([partition])
             consumer.seek(partition, 0)
             self._consumers[partition] = consumer
@@ -320,17 +292,8 @@ class KafkaEventLog:
         """Returns the admin client, made if there is none."""
         self._check_open()
         if self._admin is None:
-            self._admin = KafkaAdminClient(**self._connection())
+            self._admin = new_admin(self._settings)
         return self._admin
-
-    def _connection(self) -> dict[str, object]:
-        """What every client is given; the library's waits of 30 s and more are too long."""
-        return {
-            "bootstrap_servers": self._settings.bootstrap_servers.split(","),
-            "bootstrap_timeout_ms": self._timeout_ms,
-            "request_timeout_ms": self._timeout_ms,
-            "reconnect_backoff_max_ms": 1_000,
-        }
 
     def _abandon_transaction(self) -> None:
         """Ends the transaction if the broker answers; if not, the next producer does so.
@@ -339,18 +302,13 @@ class KafkaEventLog:
         """
         if self._producer is not None:
             with suppress(KafkaError):
-                _run_within(self._producer.abort_transaction, _CLOSE_TIMEOUT_S)
+                run_within(self._producer.abort_transaction, _ABORT_TIMEOUT_S)
         self._drop_producer()
 
     def _drop_producer(self) -> None:
         producer, self._producer = self._producer, None
-        if producer is None:
-            return
-        with suppress(KafkaError):
-            producer.close(timeout=_CLOSE_TIMEOUT_S)
-        # `close` raises before it ends its thread if something could not be sent in time.
-        if producer._sender.is_alive():
-            producer._sender.force_close()
+        if producer is not None:
+            drop_producer(producer)
 
     @property
     def _timeout_ms(self) -> int:
@@ -359,38 +317,40 @@ class KafkaEventLog:
     def _check_open(self) -> None:
         if self._is_closed:
             raise EventLogUnavailable(
-                f"the log on topic {self._settings.topic!r} is closed; open it again"
+                f"the log on topics {self._settings.prefix}-* is closed; open it again"
             )
 
     def _check_partition(self, partition: int) -> None:
         if not 0 <= partition < self.num_partitions:
             raise InvalidInput(
-                f"partition is {partition}; topic {self._settings.topic!r} has partitions 0 to "
-                f"{self.num_partitions - 1}"
+                f"partition is {partition}; topics {self._settings.prefix}-* have partitions 0 to "
+                f"{self.num_partitions - 1} in all"
             )
 
-    @contextmanager
-    def _explained(self, what: str) -> Iterator[None]:
-        """Turns Kafka's errors into ours, with what to do."""
-        settings = self._settings
+    def _explained(self, what: str) -> AbstractContextManager[None]:
+        return explained(self._settings, what)
+
+
+def _readable(partition: int, messages: Sequence[Any]) -> list[Record]:
+    """Parses messages; counts and logs those that are no event."""
+    records = []
+    for message in messages:
         try:
-            yield
-        except TopicAlreadyExistsError as error:
-            raise OutputExists(
-                f"topic {settings.topic!r} exists; open it, or give another topic"
-            ) from error
-        except MessageSizeTooLargeError as error:
-            raise PayloadTooLarge(
-                f"topic {settings.topic!r} refuses an event: {error}; nothing was appended: raise "
-                "the topic's max.message.bytes"
-            ) from error
-        except KafkaError as error:
-            log.warning("kafka refused", extra={"what": what, "error": repr(error)})
-            raise EventLogUnavailable(
-                f"could not {what}: {error!r} from {settings.bootstrap_servers}, topic "
-                f"{settings.topic!r}, in {settings.timeout_s:g} s; check that the brokers answer, "
-                "then try again"
-            ) from error
+            event = parse_event(message.value or b"")
+        except InvalidEvent as error:
+            EVENTS_UNREADABLE.labels("log").inc()
+            log.warning(
+                "message is no event",
+                extra={
+                    "topic": message.topic,
+                    "partition": message.partition,
+                    "offset": message.offset,
+                    "cause": str(error),
+                },
+            )
+            continue
+        records.append(Record(Position(partition, message.offset), event))
+    return records
 
 
 def _alter_offsets(
@@ -400,26 +360,3 @@ def _alter_offsets(
     for partition, error in admin.alter_group_offsets(group, offsets).items():
         if error is not NoError:
             raise error(f"group {group!r}, {partition}")
-
-
-def _run_within(function: Callable[[], None], timeout_s: float) -> None:
-    """Runs a call that has no timeout of its own.
-
-    Raises:
-        KafkaTimeoutError: It did not end in time; it goes on in its thread.
-    """
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            function()
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(timeout_s)
-    if thread.is_alive():
-        raise KafkaTimeoutError(f"no answer in {timeout_s:g} s")
-    if errors:
-        raise errors[0]

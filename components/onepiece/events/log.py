@@ -1,12 +1,13 @@
 """The event log: durable, ordered within a partition, read by offset."""
 
+import heapq
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from onepiece.errors import InvalidInput
-from onepiece.events.schema import Event
+from onepiece.events.schema import Erasure, Event, Order, Refund
 from onepiece.telemetry import EVENTS_APPENDED
 
 
@@ -29,14 +30,18 @@ class Record:
 class EventLog(Protocol):
     """Keeps events; every implementation passes tests/contract/test_event_log.py.
 
-    A partition is chosen by the user (`partition_of`), so one user's events keep the order in
-    which they were appended. Offsets of a partition start at 0 and have no gaps that a reader
-    could see as an event.
+    A partition is chosen by the user, and by the kind where a log keeps kinds apart, so one
+    user's events of one kind keep the order in which they were appended. Offsets of a partition
+    start at 0 and have no gaps that a reader could see as an event.
     """
 
     @property
     def num_partitions(self) -> int:
         """Number of partitions, at least 1, fixed when the log is made."""
+        ...
+
+    def user_partitions(self) -> list[tuple[int, ...]]:
+        """Partitions in groups: all events of a user lie in the partitions of one group."""
         ...
 
     def append(self, events: Sequence[Event]) -> list[Position]:
@@ -69,6 +74,10 @@ class EventLog(Protocol):
         """Next offset to read of each partition; 0 where the group committed nothing."""
         ...
 
+    def groups(self) -> list[str]:
+        """Names of the consumer groups that committed something, ascending."""
+        ...
+
     def close(self) -> None:
         """Releases files and connections; the log can be opened again."""
         ...
@@ -92,6 +101,86 @@ def read_events(log: EventLog, *, until_ms: int | None = None) -> Iterator[Event
                 if is_wanted and record.position.offset < end:
                     yield record.event
             offset = records[-1].position.offset + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Voids:
+    """What later events take back."""
+
+    refunded: frozenset[tuple[str, str]]
+    """Order id and item id of each refunded line."""
+    erased_at_ms: Mapping[str, int]
+    """User id -> everything received until then is void."""
+
+    def is_erased(self, event: Event) -> bool:
+        """Says whether the user was forgotten after an event was received."""
+        return bool(self.erased_at_ms) and event.received_at_ms <= self.erased_at_ms.get(
+            event.user_id, -1
+        )
+
+
+def read_voids(log: EventLog, *, until_ms: int | None = None) -> Voids:
+    """Reads the refunds and erasures of a log, which may lie anywhere after what they void."""
+    refunded: set[tuple[str, str]] = set()
+    erased_at_ms: dict[str, int] = {}
+    for event in read_events(log, until_ms=until_ms):
+        if isinstance(event, Refund):
+            refunded.update((event.order_id, item_id) for item_id in event.item_ids)
+        elif isinstance(event, Erasure):
+            before_ms = erased_at_ms.get(event.user_id, 0)
+            erased_at_ms[event.user_id] = max(before_ms, event.received_at_ms)
+    return Voids(frozenset(refunded), erased_at_ms)
+
+
+def read_standing_events(log: EventLog, *, until_ms: int | None = None) -> Iterator[Event]:
+    """Reads a log without what was taken back: refunded lines, and what erased users did.
+
+    An order of which no line stands is left out, as are the refunds and erasures themselves. The
+    log is read twice.
+
+    Args:
+        log: The log.
+        until_ms: Only events received before this instant, refunds and erasures too; all if None.
+    """
+    voids = read_voids(log, until_ms=until_ms)
+    for event in read_events(log, until_ms=until_ms):
+        if isinstance(event, Refund | Erasure) or voids.is_erased(event):
+            continue
+        if voids.refunded and isinstance(event, Order):
+            lines = tuple(
+                line for line in event.lines if (event.order_id, line.item_id) not in voids.refunded
+            )
+            if not lines:
+                continue
+            event = event.model_copy(update={"lines": lines})
+        yield event
+
+
+def read_users(
+    log: EventLog, partitions: Sequence[int], *, ends: Sequence[int], max_records: int = 10_000
+) -> Iterator[Record]:
+    """Reads a group of `user_partitions` as one, in the order of arrival.
+
+    Args:
+        log: The log.
+        partitions: One group.
+        ends: Offset of each partition of the log before which to stop.
+        max_records: Records of a partition read at once.
+    """
+
+    def records_of(partition: int) -> Iterator[Record]:
+        offset = 0
+        while offset < ends[partition]:
+            limit = min(max_records, ends[partition] - offset)
+            records = log.read(partition, offset, max_records=limit)
+            if not records:
+                return
+            offset = records[-1].position.offset + 1
+            # Offsets may have gaps, so the last records may lie beyond the end.
+            yield from (r for r in records if r.position.offset < ends[partition])
+
+    streams = [records_of(partition) for partition in partitions]
+    yield from heapq.merge(*streams, key=lambda record: record.event.received_at_ms)
 
 
 def check_read(offset: int, *, max_records: int) -> None:

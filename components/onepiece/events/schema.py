@@ -6,6 +6,7 @@ the caller: nothing here reads a clock.
 """
 
 import hashlib
+import re
 from enum import IntEnum
 from typing import Annotated, Literal, Self
 
@@ -22,6 +23,11 @@ from pydantic import (
 from onepiece.errors import InvalidEvent
 from onepiece.parsing import explain
 
+SCHEMA_MAJOR, SCHEMA_MINOR = 1, 1
+"""The schema's version: a new minor adds optional fields or kinds, a new major breaks readers.
+1.0: exposure, impression, click, cart, order. 1.1: refund, erasure, `schema_version`."""
+SCHEMA_VERSION = f"{SCHEMA_MAJOR}.{SCHEMA_MINOR}"
+"""What this code writes."""
 MIN_AT_MS = 100_000_000_000
 """1973-03-03 UTC; any present time given in seconds is below it, and so is refused."""
 MAX_AT_MS = 4_102_444_800_000
@@ -42,6 +48,13 @@ Identifier = Annotated[
 """An opaque id: 1 to 128 characters, no control characters (so no newline)."""
 Instant = Annotated[int, Field(ge=MIN_AT_MS, le=MAX_AT_MS, strict=True)]
 """Unix time, UTC, in milliseconds."""
+SchemaVersion = Annotated[
+    str,
+    StringConstraints(
+        pattern=rf"^{SCHEMA_MAJOR}\.({'|'.join(str(minor) for minor in range(SCHEMA_MINOR + 2))})$"
+    ),
+]
+"""A version that this code reads: the own major, up to the next minor."""
 Price = Annotated[float, Field(ge=0.0, le=1e9, allow_inf_nan=False)]
 """Price of one unit, in units of `currency`; never negative, NaN or infinite."""
 Probability = Annotated[float, Field(gt=0.0, le=1.0, allow_inf_nan=False)]
@@ -61,6 +74,8 @@ class _Event(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    schema_version: SchemaVersion = SCHEMA_VERSION
+    """Version of the schema by which it was written; what has none is of 1.0, a part of this."""
     event_id: Identifier
     """Unique per event; a second event with this id is a duplicate and changes nothing."""
     user_id: Identifier
@@ -170,24 +185,98 @@ class Order(_Event):
     lines: tuple[OrderLine, ...] = Field(min_length=1, max_length=MAX_LIST_ITEMS)
 
 
-Event = Exposure | Impression | Click | Cart | Order
-"""Any event; `kind` says which, and is the name of its topic."""
+class Refund(_Event):
+    """The shop took an order back, whole or in part: a cancellation, a return."""
 
-EVENT_KINDS: tuple[str, ...] = ("exposure", "impression", "click", "cart", "order")
+    kind: Literal["refund"] = "refund"
+    order_id: Identifier
+    ordered_at_ms: Instant
+    """`at_ms` of the order; with the item, it says which interaction is void."""
+    item_ids: tuple[Identifier, ...] = Field(min_length=1, max_length=MAX_LIST_ITEMS)
+    """Items whose lines are void; all of the order's for a cancellation."""
+
+    @model_validator(mode="after")
+    def _is_after_the_order(self) -> Self:
+        if self.ordered_at_ms > self.at_ms:
+            raise ValueError(
+                f"ordered_at_ms is {self.ordered_at_ms}, after at_ms ({self.at_ms}): an order "
+                "cannot be refunded before it was made"
+            )
+        return self
+
+
+class Erasure(_Event):
+    """The user asked to be forgotten: all that was received of her until then is void."""
+
+    kind: Literal["erasure"] = "erasure"
+
+
+Event = Exposure | Impression | Click | Cart | Order | Refund | Erasure
+"""Any event; `kind` says which, and names its topic."""
+
+EVENT_KINDS: tuple[str, ...] = (
+    "exposure",
+    "impression",
+    "click",
+    "cart",
+    "order",
+    "refund",
+    "erasure",
+)
+
+EVENT_MODELS: dict[str, type[_Event]] = dict(
+    zip(EVENT_KINDS, (Exposure, Impression, Click, Cart, Order, Refund, Erasure), strict=True)
+)
+"""Kind -> its model."""
 
 _ADAPTER: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="kind")])
 
 
+class _Version(BaseModel):
+    """What is read of an event that could not be read whole."""
+
+    schema_version: str = SCHEMA_VERSION
+
+
 def parse_event(payload: bytes | str) -> Event:
-    """Reads one event from JSON.
+    """Reads one event from JSON, of this version of the schema, an earlier minor or the next.
+
+    Fields that only the next minor version has are dropped: a reader may be one release behind
+    its writers.
 
     Raises:
-        InvalidEvent: Malformed JSON, an unknown field or kind, or a value out of bounds.
+        InvalidEvent: Malformed JSON, an unknown field or kind, a value out of bounds, or another
+            version of the schema.
     """
     try:
         return _ADAPTER.validate_json(payload)
     except ValidationError as error:
-        raise InvalidEvent(f"invalid event: {explain(error, whole='event')}") from error
+        fault = error
+    version = _version_of(payload)
+    if version == f"{SCHEMA_MAJOR}.{SCHEMA_MINOR + 1}":
+        try:
+            return _ADAPTER.validate_json(payload, extra="ignore")
+        except ValidationError as error:
+            fault = error
+    elif re.fullmatch(r"[0-9]{1,4}\.[0-9]{1,4}", version) and not _is_known(version):
+        raise InvalidEvent(
+            f"invalid event: schema_version is {version}; this reader knows {SCHEMA_MAJOR}.0 to "
+            f"{SCHEMA_MAJOR}.{SCHEMA_MINOR + 1}: upgrade readers before senders"
+        ) from fault
+    raise InvalidEvent(f"invalid event: {explain(fault, whole='event')}") from fault
+
+
+def _version_of(payload: bytes | str) -> str:
+    """Reads the version alone; empty where there is no text of that name."""
+    try:
+        return _Version.model_validate_json(payload, extra="ignore").schema_version
+    except ValidationError:
+        return ""
+
+
+def _is_known(version: str) -> bool:
+    major, _, minor = version.partition(".")
+    return int(major) == SCHEMA_MAJOR and int(minor) <= SCHEMA_MINOR + 1
 
 
 def dump_event(event: Event) -> bytes:

@@ -113,6 +113,10 @@ class SqliteEventLog:
         """The log's file; another process opens its folder."""
         return self._path
 
+    def user_partitions(self) -> list[tuple[int, ...]]:
+        """Partitions that hold the same users: each one alone, as all kinds are in it."""
+        return [(partition,) for partition in range(self.num_partitions)]
+
     def append(self, events: Sequence[Event]) -> list[Position]:
         """Appends all events in one transaction and returns once they are on disk."""
         if not events:

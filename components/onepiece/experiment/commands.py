@@ -126,7 +126,7 @@ def _report(args: argparse.Namespace) -> int:
 
 def _analysed(args: argparse.Namespace) -> "ExperimentReport":
     """Reads what the arguments name and analyses it."""
-    from onepiece.events.log import read_events
+    from onepiece.events.log import read_standing_events
     from onepiece.events.sqlite_log import SqliteEventLog
     from onepiece.experiment.join import join_outcomes
     from onepiece.experiment.outcomes import MAX_LATE_MS, LivePhase
@@ -146,7 +146,7 @@ def _analysed(args: argparse.Namespace) -> "ExperimentReport":
     truth = read_json(args.truth, Truth) if args.truth else None
     log = SqliteEventLog.open(args.log)
     try:
-        outcomes = join_outcomes(read_events(log), plan, phase=phase)
+        outcomes = join_outcomes(read_standing_events(log), plan, phase=phase)
     finally:
         log.close()
     return build_report(plan, outcomes, provenance=provenance, truth=truth)

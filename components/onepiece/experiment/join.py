@@ -12,7 +12,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from onepiece.errors import InvalidInput, NotFound
-from onepiece.events.schema import DAY_MS, Cart, Click, Event, Exposure, Impression, Order
+from onepiece.events.schema import (
+    DAY_MS,
+    Cart,
+    Click,
+    Erasure,
+    Event,
+    Exposure,
+    Impression,
+    Order,
+    Refund,
+)
 from onepiece.experiment.outcomes import Floats, Ints, JoinCounts, LivePhase, Outcomes, sum_by_user
 from onepiece.experiment.plan import ExperimentPlan, Layer
 
@@ -20,8 +30,8 @@ from onepiece.experiment.plan import ExperimentPlan, Layer
 def join_outcomes(events: Iterable[Event], plan: ExperimentPlan, *, phase: LivePhase) -> Outcomes:
     """Joins the events of a log into outcomes per user.
 
-    The order of `events` changes nothing. Each event_id counts once. A user in two arms of a
-    layer counts for the arm she met first.
+    The order of `events` changes nothing; give those that stand (`read_standing_events`). Each
+    event_id counts once. A user in two arms of a layer counts for the arm she met first.
 
     Raises:
         NotFound: Nobody was exposed to the plan's layers in the phase.
@@ -73,10 +83,12 @@ class _Gathered:
 def _gather(events: Iterable[Event], phase: LivePhase) -> _Gathered:
     """Keeps the events of the phase and of the past, drops duplicates and late ones."""
     start_ms = phase.from_ms if phase.pre_from_ms is None else phase.pre_from_ms
-    first: dict[str, Event] = {}
+    first: dict[str, Exposure | Impression | Click | Cart | Order] = {}
     num_duplicates = 0
     for event in events:
         is_past = event.at_ms < phase.from_ms
+        if isinstance(event, Refund | Erasure):
+            continue
         if event.at_ms < start_ms or (is_past and not isinstance(event, Order)):
             continue
         if isinstance(event, Exposure) and event.at_ms >= phase.to_ms:
@@ -189,11 +201,11 @@ class _ItemPairs:
     carted: set[tuple[str, str]]
 
 
-def _item_pairs(outcomes: Iterable[Event], shown: _Shown) -> _ItemPairs:
+def _item_pairs(outcomes: Iterable[Impression | Click | Cart | Order], shown: _Shown) -> _ItemPairs:
     """Collects what was seen, clicked and put into the basket."""
     pairs = _ItemPairs(set(), set(), set())
     for event in outcomes:
-        if isinstance(event, Order | Exposure):
+        if isinstance(event, Order):
             continue
         request_id = shown.attribute(event.user_id, event.request_id)
         if request_id is None:

@@ -5,19 +5,22 @@ online values, and both become rows by the same code (`view_rows.py`).
 """
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from itertools import islice
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
+from onepiece.errors import InvalidDataset, NotFound
 from onepiece.events.anchors import AnchorLedger, AnchorRecipe
 from onepiece.events.catalogue import Catalogue
 from onepiece.events.history import HistoryRecipe, HistoryUpdate, replay_histories
-from onepiece.events.log import EventLog, Record
+from onepiece.events.log import EventLog, Record, Voids, read_users, read_voids
 from onepiece.events.schema import DAY_MS
 from onepiece.features.item_snapshot import ItemTable
-from onepiece.features.schema import ITEM_VIEW, SERVICE_VIEWS
+from onepiece.features.schema import ITEM_VIEW, PROFILE_VIEW, SERVICE_VIEWS, join_keys_of
 from onepiece.features.store import UserProfile
 from onepiece.features.view_rows import (
     ViewRow,
@@ -61,7 +64,8 @@ def backfill(
 ) -> BackfillResult:
     """Writes one parquet file a view, as needed to answer requests in [from_ms, to_ms].
 
-    Histories have a row for every change in that time, and each key's last one before it.
+    Histories have a row for every change in that time, and each key's last one before it; what a
+    user did before she was erased has none.
     Anchors have rows of every midnight (UTC) in that time and of the last one before it, as the
     daily batch makes them. Profiles are available since ever.
 
@@ -91,9 +95,16 @@ def backfill(
 
     with new_folder(out) as partial, _ViewWriter(partial) as writer:
         anchors = AnchorLedger(anchor_recipe)
-        for partition in range(event_log.num_partitions):
+        voids = read_voids(event_log, until_ms=to_ms)
+        for partitions in event_log.user_partitions():
             records = read_past(
-                event_log, partition, anchors, to_ms=to_ms, user_ids=user_ids, on_read=count
+                event_log,
+                partitions,
+                anchors,
+                voids=voids,
+                to_ms=to_ms,
+                user_ids=user_ids,
+                on_read=count,
             )
             updates = replay_histories(records, catalogue.category_of, recipe=history_recipe)
             _write_histories(writer, updates, from_ms=from_ms)
@@ -104,6 +115,26 @@ def backfill(
             writer.write(item_rows(table))
     log.info("features backfilled", extra={"num_rows": writer.num_rows})
     return BackfillResult(writer.num_rows)
+
+
+def read_profiles(path: Path) -> dict[str, UserProfile]:
+    """Reads the profiles that another backfill wrote; of a user's rows the last one counts.
+
+    Raises:
+        NotFound: There is no such file.
+        InvalidDataset: A column is missing, or the file is not parquet.
+    """
+    if not path.is_file():
+        raise NotFound(f"no profiles at {path}; give a file as store/offline/user_profile.parquet")
+    columns = [*join_keys_of(PROFILE_VIEW), *(field.name for field in fields(UserProfile))]
+    try:
+        table = pq.read_table(path, columns=columns)
+        rows = [table[column].cast(pa.string()).to_pylist() for column in columns]
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, KeyError) as error:
+        raise InvalidDataset(
+            f"{path} has no profiles: {error}; it needs the columns {', '.join(columns)}"
+        ) from error
+    return {user_id: UserProfile(*labels) for user_id, *labels in zip(*rows, strict=True)}
 
 
 class _ViewWriter:
@@ -160,28 +191,42 @@ def _write_histories(
 
 def read_past(
     event_log: EventLog,
-    partition: int,
+    partitions: Sequence[int],
     anchors: AnchorLedger,
     *,
+    voids: Voids,
     to_ms: int,
     user_ids: Collection[str] | None,
     on_read: Callable[[int], None] = lambda num_records: None,
 ) -> Iterator[Record]:
-    """Reads a partition once, for the anchors (all users) and for the histories (those asked).
+    """Reads some users once, for the anchors (all users) and for the histories (those asked).
 
     Args:
         event_log: The log.
-        partition: Of the log.
+        partitions: One group of its `user_partitions`.
         anchors: Notes what everybody did.
+        voids: Says whose events do not count any more.
         to_ms: Only events received before it count.
         user_ids: Whose records are yielded; None for all.
         on_read: Called with the number of records of each read.
     """
+    records = read_users(
+        event_log, partitions, ends=event_log.end_offsets(), max_records=MAX_RECORDS
+    )
     wanted = None if user_ids is None else frozenset(user_ids)
-    offset = 0
-    while records := event_log.read(partition, offset, max_records=MAX_RECORDS):
-        offset = records[-1].position.offset + 1
-        on_read(len(records))
-        past = [record for record in records if record.event.received_at_ms < to_ms]
+    for chunk in _batched(records, MAX_RECORDS):
+        on_read(len(chunk))
+        past = [
+            record
+            for record in chunk
+            if record.event.received_at_ms < to_ms and not voids.is_erased(record.event)
+        ]
         anchors.append([record.event for record in past])
         yield from (r for r in past if wanted is None or r.event.user_id in wanted)
+
+
+def _batched(records: Iterable[Record], size: int) -> Iterator[list[Record]]:
+    """Splits records into lists of at most `size`; Python 3.12 has it in itertools."""
+    rest = iter(records)
+    while chunk := list(islice(rest, size)):
+        yield chunk

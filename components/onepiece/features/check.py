@@ -1,15 +1,13 @@
 """Compares the online store with the batch path: are the histories what the log says?"""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from onepiece.events.history import HISTORY_GROUP, HistoryRecipe, replay_histories
-from onepiece.events.log import EventLog, Record
+from onepiece.events.log import EventLog, read_users
 from onepiece.features.memory_store import MemoryStore
 from onepiece.features.store import OnlineStore, SignalKey
 
-MAX_RECORDS = 10_000
-"""Records read from the log at once."""
 MAX_KEYS = 1_000
 """Keys compared at once; chosen here: some 10 MB of histories."""
 MAX_EXAMPLES = 5
@@ -48,8 +46,9 @@ def check_histories(
     expected = MemoryStore()
     categories: dict[str, set[str]] = {}
     newest_ms = 0
-    for partition, end in enumerate(event_log.committed(group)):
-        records = _records_until(event_log, partition, end)
+    ends = event_log.committed(group)
+    for partitions in event_log.user_partitions():
+        records = read_users(event_log, partitions, ends=ends)
         for update in replay_histories(records, category_of, recipe=recipe):
             expected.write_histories([update])
             categories.setdefault(update.user_id, set()).update(update.memories)
@@ -70,14 +69,3 @@ def check_histories(
     return CheckResult(
         len(categories), len(keys), len(mismatches), tuple(mismatches[:MAX_EXAMPLES])
     )
-
-
-def _records_until(event_log: EventLog, partition: int, end: int) -> Iterator[Record]:
-    offset = 0
-    while offset < end:
-        records = event_log.read(partition, offset, max_records=min(MAX_RECORDS, end - offset))
-        if not records:
-            return
-        offset = records[-1].position.offset + 1
-        # Offsets may have gaps, so the last records may lie beyond `end`.
-        yield from (record for record in records if record.position.offset < end)

@@ -2,21 +2,26 @@
 
 import argparse
 import json
+import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from onepiece.events.log_options import add_log_options, kafka_settings, opened_log
+
 if TYPE_CHECKING:
     from onepiece.events.catalogue import Catalogue
-    from onepiece.events.sqlite_log import SqliteEventLog
-
-IDLE_PAUSE_S = 0.005
-"""Seconds between two looks at a log without news; chosen here: a look costs 0.1 ms."""
+    from onepiece.events.history import HistoryConsumer
+    from onepiece.events.kafka_history import KafkaHistoryConsumer
+    from onepiece.events.log import EventLog
+    from onepiece.features.recipe import FeaturesRecipe
+    from onepiece.features.store import OnlineStore
 
 
 def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -38,12 +43,13 @@ def run_apply(args: argparse.Namespace) -> int:
 
     options: dict[str, Any] = {"folder": args.store}
     if args.redis is not None:
-        options |= {"online": "redis", "redis_connection": args.redis}
+        options |= {"online": "redis", "redis": _redis_options(args)}
     try:
         settings = FeatureStoreSettings(**options)
     except ValidationError as error:
         raise InvalidInput(
-            f"--redis is {args.redis!r}; give host:port, such as 127.0.0.1:6379"
+            f"Redis cannot be at {args.redis!r} with these options: {error}; give host:port, such "
+            "as 127.0.0.1:6379"
         ) from error
     FeastStore.create(args.repo, settings).close()
     answer = {
@@ -58,20 +64,21 @@ def run_apply(args: argparse.Namespace) -> int:
 
 def run_backfill(args: argparse.Namespace) -> int:
     """Computes the offline rows of every view from an event log."""
-    from onepiece.events.anchors import AnchorRecipe
-    from onepiece.events.history import HistoryRecipe
-    from onepiece.features.backfill import backfill
+    from onepiece.features.backfill import backfill, read_profiles
 
+    recipe = _recipe(args)
+    profiles = None if args.profiles is None else read_profiles(args.profiles)
     with _log_and_catalogue(args) as (log, catalogue):
         from_ms, to_ms = _span(log, args)
         result = backfill(
             log,
             catalogue,
-            history_recipe=HistoryRecipe(),
-            anchor_recipe=AnchorRecipe(),
+            history_recipe=recipe.history,
+            anchor_recipe=recipe.anchors,
             from_ms=from_ms,
             to_ms=to_ms,
             out=args.out,
+            profiles=profiles,
         )
     answer = {"out": str(args.out), "from_ms": from_ms, "to_ms": to_ms, **result.num_rows}
     _print(answer, is_json=args.json)
@@ -80,16 +87,16 @@ def run_backfill(args: argparse.Namespace) -> int:
 
 def run_check(args: argparse.Namespace) -> int:
     """Compares every history of the online store with the log; 1 if any differs."""
-    from onepiece.events.history import HistoryRecipe
     from onepiece.features.check import check_histories
-    from onepiece.features.feast_store import FeastStore
+    from onepiece.features.open_store import open_online_store
 
+    recipe = _recipe(args)
     with (
         _log_and_catalogue(args) as (log, catalogue),
-        closing(FeastStore.open(args.store)) as store,
+        closing(open_online_store(args.store)) as store,
     ):
         result = check_histories(
-            log, store, category_of=catalogue.category_of, recipe=HistoryRecipe()
+            log, store, category_of=catalogue.category_of, recipe=recipe.history
         )
     _print(asdict(result), is_json=args.json)
     return 1 if result.num_mismatches else 0
@@ -97,30 +104,63 @@ def run_check(args: argparse.Namespace) -> int:
 
 def run_consume(args: argparse.Namespace) -> int:
     """Runs the history consumer until it is told to stop, or until the end of the log."""
-    from onepiece.events.history import HistoryConsumer, HistoryRecipe
+    from prometheus_client import start_http_server
+
     from onepiece.features.consume import consume
-    from onepiece.features.feast_store import FeastStore
+    from onepiece.features.open_store import open_online_store
 
     stop = threading.Event()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signal_number, lambda *_: stop.set())
+    if args.metrics_port:
+        start_http_server(args.metrics_port)
     with (
-        _log_and_catalogue(args) as (log, catalogue),
-        closing(FeastStore.open(args.store)) as store,
+        closing(open_online_store(args.store)) as store,
+        _history_consumer(args, store) as consumer,
     ):
-        consumer = HistoryConsumer(
-            log, store, category_of=catalogue.category_of, recipe=HistoryRecipe()
-        )
         sys.stderr.write("history consumer ready\n")
         num_read = consume(
             consumer,
             should_stop=stop.is_set,
             # Waiting on the event ends the pause at once when a signal comes.
-            pause=lambda: stop.wait(IDLE_PAUSE_S),
+            pause=stop.wait,
             is_until_idle=args.until_idle,
         )
     _print({"num_records": num_read}, is_json=args.json)
     return 0
+
+
+@contextmanager
+def _history_consumer(
+    args: argparse.Namespace, store: "OnlineStore"
+) -> "Iterator[HistoryConsumer | KafkaHistoryConsumer]":
+    """Makes the consumer of the log that was asked for; it leaves in order."""
+    from onepiece.datasets.catalogue_file import read_catalogue
+    from onepiece.errors import InvalidInput
+
+    recipe = _recipe(args).history
+    if not args.kafka:
+        from onepiece.events.history import HistoryConsumer
+
+        with _log_and_catalogue(args) as (log, catalogue):
+            yield HistoryConsumer(log, store, category_of=catalogue.category_of, recipe=recipe)
+        return
+    if args.until_idle:
+        raise InvalidInput("--until-idle is for an embedded log; on Kafka members come and go")
+    from onepiece.events.kafka_history import KafkaHistoryConsumer
+
+    consumer = KafkaHistoryConsumer(
+        kafka_settings(os.environ),
+        store,
+        category_of=read_catalogue(args.catalogue).category_of,
+        recipe=recipe,
+        monotonic_s=time.monotonic,
+        now_ms=lambda: time.time_ns() // 1_000_000,
+        store_id=store.server_id,
+        checkpoint_interval_s=args.checkpoint_interval_s,
+    )
+    with closing(consumer):
+        yield consumer
 
 
 def _add_apply(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -138,7 +178,39 @@ def _add_apply(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         metavar="HOST:PORT",
         help="keep online features in this Redis (default: SQLite in the store's folder)",
     )
+    parser.add_argument(
+        "--redis-username", default="", metavar="NAME", help="user of Redis (default: its own)"
+    )
+    parser.add_argument(
+        "--redis-password-file", type=Path, metavar="FILE", help="file that holds the password"
+    )
+    parser.add_argument("--redis-tls", action="store_true", help="encrypt connections to Redis")
+    parser.add_argument(
+        "--redis-ca-file", type=Path, metavar="FILE", help="who may sign Redis' certificate"
+    )
+    parser.add_argument(
+        "--redis-cert-file", type=Path, metavar="FILE", help="certificate to show to Redis"
+    )
+    parser.add_argument(
+        "--redis-key-file", type=Path, metavar="FILE", help="private key of that certificate"
+    )
     parser.set_defaults(run=run_apply)
+
+
+def _redis_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Gathers what the arguments say of Redis; files get whole paths, as others read them, too."""
+    files = {
+        "password_file": args.redis_password_file,
+        "ca_file": args.redis_ca_file,
+        "cert_file": args.redis_cert_file,
+        "key_file": args.redis_key_file,
+    }
+    return {
+        "address": args.redis,
+        "username": args.redis_username,
+        "is_tls": args.redis_tls,
+        **{name: path.resolve() for name, path in files.items() if path is not None},
+    }
 
 
 def _add_backfill(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -158,6 +230,12 @@ def _add_backfill(subparsers: "argparse._SubParsersAction[argparse.ArgumentParse
     )
     parser.add_argument(
         "--to-ms", type=int, default=None, help="last instant asked for (default: the log's end)"
+    )
+    parser.add_argument(
+        "--profiles",
+        type=Path,
+        help="parquet file of the users' profiles, such as user_profile.parquet of another "
+        "backfill: they are in no log (default: none)",
     )
     parser.set_defaults(run=run_backfill)
 
@@ -188,6 +266,16 @@ def _add_consume(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     parser.add_argument(
         "--until-idle", action="store_true", help="stop at the end of the log (default: wait)"
     )
+    parser.add_argument(
+        "--checkpoint-interval-s",
+        type=float,
+        default=5.0,
+        help="seconds between two checkpoints on Kafka; 0 for one a micro-batch "
+        "(default %(default)s)",
+    )
+    parser.add_argument(
+        "--metrics-port", type=int, default=0, help="port of Prometheus; 0 for none (default)"
+    )
     parser.set_defaults(run=run_consume)
 
 
@@ -206,39 +294,46 @@ def _add_verb(
 
 
 def _add_log(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--log", type=Path, required=True, help="folder of the event log")
+    add_log_options(parser)
     parser.add_argument(
         "--catalogue", type=Path, required=True, help="catalogue.parquet of the shop"
     )
+    parser.add_argument(
+        "--recipe",
+        type=Path,
+        help="YAML of the features' recipe, one for backfill, check and consume (default: none)",
+    )
+
+
+def _recipe(args: argparse.Namespace) -> "FeaturesRecipe":
+    from onepiece.features.recipe import FeaturesRecipe
+    from onepiece.parsing import read_recipe
+
+    return FeaturesRecipe() if args.recipe is None else read_recipe(args.recipe, FeaturesRecipe)
 
 
 @contextmanager
 def _log_and_catalogue(
     args: argparse.Namespace,
-) -> "Iterator[tuple[SqliteEventLog, Catalogue]]":
+) -> "Iterator[tuple[EventLog, Catalogue]]":
     """Opens what `_add_log` asks for; closes the log again."""
     from onepiece.datasets.catalogue_file import read_catalogue
-    from onepiece.events.sqlite_log import SqliteEventLog
 
     catalogue = read_catalogue(args.catalogue)
-    with closing(SqliteEventLog.open(args.log)) as log:
+    with opened_log(args, os.environ) as log:
         yield log, catalogue
 
 
-def _span(log: "SqliteEventLog", args: argparse.Namespace) -> tuple[int, int]:
+def _span(log: "EventLog", args: argparse.Namespace) -> tuple[int, int]:
     """Takes the instants given; else those of the first and after the last event received."""
     from onepiece.errors import InvalidInput
+    from onepiece.events.log import read_events
 
     if args.from_ms is not None and args.to_ms is not None:
         return args.from_ms, args.to_ms
-    received_ms = [
-        record.event.received_at_ms
-        for partition, end in enumerate(log.end_offsets())
-        for offset in range(0, end, 10_000)
-        for record in log.read(partition, offset)
-    ]
+    received_ms = [event.received_at_ms for event in read_events(log)]
     if not received_ms:
-        raise InvalidInput(f"the log {args.log} is empty; append events first")
+        raise InvalidInput("the log is empty; append events first")
     from_ms = min(received_ms) if args.from_ms is None else args.from_ms
     return from_ms, max(received_ms) + 1 if args.to_ms is None else args.to_ms
 

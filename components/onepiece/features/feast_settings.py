@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from onepiece.errors import InvalidInput, NotFound
+from onepiece.features.redis_settings import RedisSettings
 from onepiece.output import whole_file
 
 FILE_NAME = "store.json"
@@ -20,11 +21,8 @@ class _SavedSettings(BaseModel):
     online: Literal["sqlite", "redis"] = Field(
         "sqlite", description="Online store: a file of this machine, or a Redis server."
     )
-    redis_connection: str = Field(
-        "127.0.0.1:6379,socket_timeout=1,socket_connect_timeout=1",
-        min_length=3,
-        max_length=1_000,
-        description="host:port and options of redis-py, comma-separated; timeouts in seconds.",
+    redis: RedisSettings = Field(
+        RedisSettings(), description="Where Redis is, if it is the online store."
     )
     project: str = Field(
         "onepiece",

@@ -1,10 +1,10 @@
 """The embedded feature store: everything in this process's memory, online and offline.
 
-It is the reference that `FeastStore` is compared with, and enough for tests and small runs.
+It is the reference that the other stores are compared with, and enough for small runs.
 """
 
 from bisect import bisect_left
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 from onepiece.events.anchors import QueryUpdate
@@ -15,7 +15,10 @@ from onepiece.features.schema import (
     MEMORY_VIEW,
     PROFILE_VIEW,
     RECENT_VIEW,
+    available_at_ms_of,
     is_fresh,
+    is_newer,
+    version_at,
 )
 from onepiece.features.store import (
     EMPTY,
@@ -40,22 +43,35 @@ class MemoryStore:
         self._queries: _View[str, QueryUpdate] = _View(ANCHORS_VIEW)
 
     def write_histories(self, updates: Sequence[HistoryUpdate]) -> None:
-        """Writes users' histories in one batch; an older `available_at_ms` never wins."""
+        """Writes users' histories in one batch; an older version never wins."""
         for update in updates:
-            at_ms = update.available_at_ms
-            self._recents.write(update.user_id, update.recent, at_ms)
+            version = version_at(update.available_at_ms, update.num_events)
+            self._recents.write(update.user_id, update.recent, version)
             for category_id, memory in update.memories.items():
-                self._memories.write((update.user_id, category_id), memory, at_ms)
+                self._memories.write((update.user_id, category_id), memory, version)
 
     def write_queries(self, updates: Sequence[QueryUpdate]) -> None:
         """Writes queries' anchors in one batch; an older `available_at_ms` never wins."""
         for update in updates:
-            self._queries.write(update.query_id, update, update.available_at_ms)
+            self._queries.write(update.query_id, update, version_at(update.available_at_ms))
 
     def write_profiles(self, profiles: Mapping[str, UserProfile], *, available_at_ms: int) -> None:
-        """Writes user profiles in one batch."""
+        """Writes user profiles in one batch; an older `available_at_ms` never wins."""
         for user_id, profile in profiles.items():
-            self._profiles.write(user_id, profile, available_at_ms)
+            self._profiles.write(user_id, profile, version_at(available_at_ms))
+
+    def delete_user(self, user_id: str, category_ids: Collection[str]) -> None:
+        """Deletes every version of the user's rows, the memories in the categories given."""
+        self._recents.delete([user_id])
+        self._profiles.delete([user_id])
+        self._memories.delete([(user_id, category_id) for category_id in category_ids])
+
+    def server_id(self) -> str:
+        """Names what holds the rows: this object, as long as it lives."""
+        return f"memory-{id(self)}"
+
+    def close(self) -> None:
+        """Does nothing: there is nothing to release."""
 
     def read(self, keys: Sequence[SignalKey]) -> list[Signals]:
         """Reads the latest signals of each key, in order; `as_of_ms` only tells their age."""
@@ -84,29 +100,35 @@ class MemoryStore:
 
 
 class _View(Generic[_Key, _Value]):
-    """One view: per key, values in the order of their instants."""
+    """One view: per key, values in the order of their versions."""
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._rows: dict[_Key, tuple[list[int], list[_Value]]] = {}
 
-    def write(self, key: _Key, value: _Value, available_at_ms: int) -> None:
-        """Puts a value at its instant; at an equal instant the later write wins."""
-        instants, values = self._rows.setdefault(key, ([], []))
-        place = bisect_left(instants, available_at_ms)
-        if place < len(instants) and instants[place] == available_at_ms:
-            values[place] = value
-        else:
-            instants.insert(place, available_at_ms)
+    def write(self, key: _Key, value: _Value, version: int) -> None:
+        """Puts a value at its version, unless that version is there and is not replaced."""
+        versions, values = self._rows.setdefault(key, ([], []))
+        place = bisect_left(versions, version)
+        if place == len(versions) or versions[place] != version:
+            versions.insert(place, version)
             values.insert(place, value)
+        elif is_newer(version, stored=version):
+            values[place] = value
+
+    def delete(self, keys: Iterable[_Key]) -> None:
+        """Forgets every version of the keys."""
+        for key in keys:
+            self._rows.pop(key, None)
 
     def read(self, key: _Key, before_ms: int | None, as_of_ms: int) -> _Value | None:
         """Finds the newest value (strictly before `before_ms`, unless None) that is fresh."""
-        instants, values = self._rows.get(key, ([], []))
-        place = len(instants) if before_ms is None else bisect_left(instants, before_ms)
+        versions, values = self._rows.get(key, ([], []))
+        end = None if before_ms is None else version_at(before_ms)
+        place = len(versions) if end is None else bisect_left(versions, end)
         if not place:
             return None
-        available_at_ms = instants[place - 1]
+        available_at_ms = available_at_ms_of(versions[place - 1])
         if not is_fresh(self._name, available_at_ms=available_at_ms, as_of_ms=as_of_ms):
             return None
         return values[place - 1]

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping
 from onepiece.events.anchors import AnchorLedger, AnchorRecipe
 from onepiece.events.catalogue import Catalogue
 from onepiece.events.history import HistoryRecipe, HistoryUpdate, replay_histories
-from onepiece.events.log import EventLog
+from onepiece.events.log import EventLog, read_voids
 from onepiece.events.schema import DAY_MS
 from onepiece.features.backfill import read_past
 from onepiece.features.memory_store import MemoryStore
@@ -40,8 +40,11 @@ def replay_store(
     """
     store, anchors = MemoryStore(), AnchorLedger(anchor_recipe)
     store.write_profiles(profiles, available_at_ms=0)
-    for partition in range(event_log.num_partitions):
-        records = read_past(event_log, partition, anchors, to_ms=to_ms, user_ids=user_ids)
+    voids = read_voids(event_log, until_ms=to_ms)
+    for partitions in event_log.user_partitions():
+        records = read_past(
+            event_log, partitions, anchors, voids=voids, to_ms=to_ms, user_ids=user_ids
+        )
         updates = replay_histories(records, catalogue.category_of, recipe=history_recipe)
         for update in _needed(updates, from_ms=from_ms):
             store.write_histories([update])

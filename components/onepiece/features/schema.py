@@ -45,6 +45,11 @@ class FeatureSpec:
     """Age from which its row counts as missing; None if it never gets too old. One per view."""
 
 
+COUNT_BITS = 20
+"""Bits of a version below `available_at_ms`; 63 bits then last until the year 2248."""
+MAX_COUNT = (1 << COUNT_BITS) - 1
+"""Greatest count that a version holds; a user with more events stays at it."""
+
 NO_MAX_AGE = None
 """A history does not get wrong by getting old: its own instants say how old it is."""
 MAX_ANCHORS_AGE_MS = 30 * DAY_MS
@@ -67,13 +72,13 @@ def _history(view: str, entity: str, prefix: str) -> tuple[FeatureSpec, ...]:
 
 
 def _version(view: str, entity: str, prefix: str, max_age_ms: int | None) -> FeatureSpec:
-    """Declares when a row became available: a feature, as SQLite cuts timestamps to seconds."""
+    """Declares which state a row holds: a feature, as SQLite cuts timestamps to seconds."""
     return FeatureSpec(
-        f"{prefix}_available_at_us",
+        f"{prefix}_version",
         view,
         entity,
         "int64",
-        "Unix microseconds: available_at_ms and, in the last three digits, which rewrite it is",
+        f"available_at_ms * 2^{COUNT_BITS} + events in the user's history, at most {MAX_COUNT}",
         0,
         max_age_ms,
     )
@@ -99,7 +104,7 @@ PREFIXES: dict[str, str] = {
     ANCHORS_VIEW: "anchors",
     ITEM_VIEW: "item",
 }
-"""View -> how the name of its `available_at_us` begins."""
+"""View -> how the name of its `version` begins."""
 
 FEATURES: tuple[FeatureSpec, ...] = (
     *_history(RECENT_VIEW, "user", "recent"),
@@ -150,6 +155,33 @@ def features_of(view: str) -> tuple[FeatureSpec, ...]:
 def join_keys_of(view: str) -> tuple[str, ...]:
     """Names the join keys of a view."""
     return ENTITY_KEYS[features_of(view)[0].entity]
+
+
+def version_at(available_at_ms: int, num_events: int = 0) -> int:
+    """Packs the version of a row: newer states of one key have greater versions.
+
+    A history's state is the set of events in it, and events are only ever added, so the version
+    is a function of that state: two writers that fold the same log agree without asking.
+
+    Args:
+        available_at_ms: From when on the row may be read, from 0 on.
+        num_events: Events folded into the user's history; 0 for rows that are made at once.
+    """
+    return available_at_ms << COUNT_BITS | min(num_events, MAX_COUNT)
+
+
+def available_at_ms_of(version: int) -> int:
+    """Says from when on a row of this version may be read."""
+    return version >> COUNT_BITS
+
+
+def is_newer(version: int, *, stored: int) -> bool:
+    """Says whether a row replaces the stored one; no store may decide otherwise.
+
+    Of equal versions the later write wins, but for a counted one: that is the same state again.
+    """
+    is_counted = 0 < version & MAX_COUNT < MAX_COUNT
+    return version > stored or (version == stored and not is_counted)
 
 
 def is_fresh(view: str, *, available_at_ms: int, as_of_ms: int) -> bool:

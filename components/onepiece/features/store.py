@@ -1,10 +1,11 @@
 """The feature store as its readers and writers see it.
 
-Two implementations: `FeastStore` (feast_store.py) and the embedded `MemoryStore`
-(memory_store.py), both behind tests/contract/test_feature_store.py.
+Online there are `RedisStore` (redis_store.py), `FeastStore` on SQLite (feast_store.py) and the
+embedded `MemoryStore` (memory_store.py), all behind tests/contract/test_feature_store.py;
+offline `FeastStore` and `MemoryStore`. `open_online_store` (open_store.py) picks by settings.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -55,18 +56,45 @@ class Signals:
 
 
 class OnlineStore(Protocol):
-    """Reads and writes the latest value of each feature; the serving side."""
+    """Reads and writes the latest value of each feature; the serving side.
+
+    Rows are ordered by `schema.version_at`, whoever writes them: a row that is not newer than the
+    stored one (`schema.is_newer`) changes nothing and is counted. So several writers of one key
+    end with the newest state, a consumer that does not know yet that it lost a partition included.
+    All calls but those of `MemoryStore` raise `FeatureStoreUnavailable` if the store is away.
+    """
 
     def write_histories(self, updates: Sequence[HistoryUpdate]) -> None:
-        """Writes users' histories in one batch; an older `available_at_ms` never wins."""
+        """Writes users' histories in one batch; an older version never wins."""
         ...
 
     def write_queries(self, updates: Sequence[QueryUpdate]) -> None:
-        """Writes queries' anchors in one batch."""
+        """Writes queries' anchors in one batch; an older `available_at_ms` never wins."""
         ...
 
     def write_profiles(self, profiles: Mapping[str, UserProfile], *, available_at_ms: int) -> None:
-        """Writes user profiles in one batch."""
+        """Writes user profiles in one batch; an older `available_at_ms` never wins."""
+        ...
+
+    def delete_user(self, user_id: str, category_ids: Collection[str]) -> None:
+        """Deletes a user's history, profile and memories; there may be none.
+
+        Stop what writes the user first: a later update writes her anew. The event log and the
+        offline files are not this store's.
+
+        Args:
+            user_id: Whose rows.
+            category_ids: Every category in which the user may have a memory, such as all of the
+                catalogues so far. No store looks for them: that would read every key there is.
+        """
+        ...
+
+    def server_id(self) -> str:
+        """Names the run of whatever holds the rows: where it changed, rows may have been lost."""
+        ...
+
+    def close(self) -> None:
+        """Releases connections."""
         ...
 
     def read(self, keys: Sequence[SignalKey]) -> list[Signals]:

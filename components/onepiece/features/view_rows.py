@@ -24,9 +24,11 @@ from onepiece.features.schema import (
     PROFILE_VIEW,
     RECENT_VIEW,
     SERVICE_VIEWS,
+    available_at_ms_of,
     features_of,
     is_fresh,
     join_keys_of,
+    version_at,
 )
 from onepiece.features.store import (
     EMPTY,
@@ -58,25 +60,26 @@ class ViewRow:
 
     key: tuple[str, ...]
     """Values of the view's join keys."""
-    available_at_ms: int
+    version: int
+    """Made by `version_at`."""
     values: tuple[Value, ...]
-    """In the order of `features_of(view)`, without the last one, `*_available_at_us`."""
+    """In the order of `features_of(view)`, without the last one, `*_version`."""
 
 
 def version_of(view: str) -> str:
-    """Names the feature that says when a view's row became available, in microseconds."""
-    return f"{PREFIXES[view]}_available_at_us"
+    """Names the feature that holds the version of a view's row."""
+    return f"{PREFIXES[view]}_version"
 
 
 def history_rows(updates: Iterable[HistoryUpdate]) -> dict[str, list[ViewRow]]:
     """Turns updates into rows of the two history views, in order."""
     recents, memories = [], []
     for update in updates:
-        at_ms = update.available_at_ms
-        recents.append(ViewRow((update.user_id,), at_ms, _columns_of(update.recent)))
+        version = version_at(update.available_at_ms, update.num_events)
+        recents.append(ViewRow((update.user_id,), version, _columns_of(update.recent)))
         for category_id, memory in update.memories.items():
             key = (update.user_id, category_id)
-            memories.append(ViewRow(key, at_ms, _columns_of(memory)))
+            memories.append(ViewRow(key, version, _columns_of(memory)))
     return {RECENT_VIEW: recents, MEMORY_VIEW: memories}
 
 
@@ -85,7 +88,7 @@ def query_rows(updates: Iterable[QueryUpdate]) -> dict[str, list[ViewRow]]:
     rows = [
         ViewRow(
             (update.query_id,),
-            update.available_at_ms,
+            version_at(update.available_at_ms),
             (
                 update.anchors.exposed,
                 update.anchors.clicked,
@@ -102,8 +105,9 @@ def profile_rows(
     profiles: Mapping[str, UserProfile], *, available_at_ms: int
 ) -> dict[str, list[ViewRow]]:
     """Turns profiles into rows of the profiles' view."""
+    version = version_at(available_at_ms)
     rows = [
-        ViewRow((user_id,), available_at_ms, (p.age_group, p.income_group, p.household_size))
+        ViewRow((user_id,), version, (p.age_group, p.income_group, p.household_size))
         for user_id, p in profiles.items()
     ]
     return {PROFILE_VIEW: rows}
@@ -115,10 +119,10 @@ def item_rows(table: ItemTable) -> dict[str, list[ViewRow]]:
     columns = (table.chain_counts[sold], table.prices_now[sold], table.prices_usual[sold])
     rows = zip(sold.tolist(), *(column.tolist() for column in columns), strict=True)
     # Like a history, a table holds what was received up to and including this instant.
-    at_ms = table.valid_from_ms - 1
+    version = version_at(table.valid_from_ms - 1)
     return {
         ITEM_VIEW: [
-            ViewRow((table.item_ids[row],), at_ms, (sales, now, usual))
+            ViewRow((table.item_ids[row],), version, (sales, now, usual))
             for row, sales, now, usual in rows
         ]
     }
@@ -138,7 +142,8 @@ def offline_schema(view: str) -> pa.Schema:
 def offline_table(view: str, rows: Sequence[ViewRow]) -> pa.Table:
     """Turns rows into a table for the view's parquet file, in order."""
     schema = offline_schema(view)
-    instants_us = pa.array([row.available_at_ms * 1_000 for row in rows], pa.int64())
+    instants_us = pa.array([available_at_ms_of(row.version) * 1_000 for row in rows], pa.int64())
+    versions = pa.array([row.version for row in rows], pa.int64())
     columns: list[pa.Array] = [
         pa.array([row.key[place] for row in rows], pa.string())
         for place in range(len(join_keys_of(view)))
@@ -146,7 +151,7 @@ def offline_table(view: str, rows: Sequence[ViewRow]) -> pa.Table:
     columns.append(instants_us.cast(schema.field(EVENT_TIMESTAMP).type))
     for place, spec in enumerate(features_of(view)[:-1]):
         columns.append(_column([row.values[place] for row in rows], _ARROW_TYPES[spec.dtype]))
-    return pa.Table.from_arrays([*columns, instants_us], schema=schema)
+    return pa.Table.from_arrays([*columns, versions], schema=schema)
 
 
 def _column(values: Sequence[Any], dtype: pa.DataType) -> pa.Array:
@@ -164,8 +169,7 @@ def signals_of(columns: Mapping[str, Sequence[Any]], keys: Sequence[SignalKey]) 
 
     Args:
         columns: Every feature of `SERVICE_VIEWS`, one value or None a key; a view whose
-            `*_available_at_us` is None has no row, and a row beyond its maximum age counts as
-            none.
+            `*_version` is None has no row, and a row beyond its maximum age counts as none.
         keys: Whose features, and as of when.
     """
     fresh = {view: columns[version_of(view)] for view in SERVICE_VIEWS}
@@ -188,9 +192,9 @@ def columns_of(table: pa.Table) -> dict[str, Sequence[Any]]:
     }
 
 
-def _is_fresh(view: str, available_at_us: int | None, key: SignalKey) -> bool:
-    return available_at_us is not None and is_fresh(
-        view, available_at_ms=available_at_us // 1_000, as_of_ms=key.as_of_ms
+def _is_fresh(view: str, version: int | None, key: SignalKey) -> bool:
+    return version is not None and is_fresh(
+        view, available_at_ms=available_at_ms_of(version), as_of_ms=key.as_of_ms
     )
 
 

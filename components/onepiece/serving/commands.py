@@ -80,14 +80,14 @@ def _run_ask(args: argparse.Namespace) -> int:
 
 
 def _run_ray(args: argparse.Namespace) -> int:
-    from onepiece.parsing import read_recipe
+    from onepiece.parsing import read_recipe, read_settings
     from onepiece.serving.paths import ServingPaths, check_paths
     from onepiece.serving.ray_environment import Addresses, check_ports, ray_environment
     from onepiece.serving.ray_guard import guarded_folder
     from onepiece.serving.recipe import ServingRecipe
-    from onepiece.serving.settings import read_settings
+    from onepiece.serving.settings import PREFIX, ServingSettings
 
-    settings = read_settings(os.environ)
+    settings = read_settings(os.environ, ServingSettings, prefix=PREFIX)
     recipe = read_recipe(args.recipe, ServingRecipe) if args.recipe else ServingRecipe()
     paths = ServingPaths(
         bundle=args.bundle.resolve(),

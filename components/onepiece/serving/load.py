@@ -3,8 +3,8 @@
 import torch
 
 from onepiece.bundle import load_bundle
-from onepiece.features.feast_store import FeastStore
 from onepiece.features.item_table import ItemTables
+from onepiece.features.open_store import open_online_store
 from onepiece.index.build import open_index
 from onepiece.serving.paths import ServingPaths
 from onepiece.serving.pipeline import Pipeline
@@ -28,7 +28,7 @@ def load_pipeline(
     ranking_bundle = load_bundle(paths.ranking_bundle) if paths.ranking_bundle else None
     return Pipeline(
         bundle,
-        store=FeastStore.open(paths.store),
+        store=open_online_store(paths.store),
         item_tables=ItemTables(paths.item_tables),
         index=open_index(paths.index, bundle_version=bundle.version),
         ranking_bundle=ranking_bundle,

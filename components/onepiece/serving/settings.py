@@ -1,10 +1,6 @@
 """The serving settings: what changes a deployment and never an answer's content."""
 
-from collections.abc import Mapping
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from onepiece.errors import InvalidInput
+from pydantic import BaseModel, ConfigDict, Field
 
 PREFIX = "ONEPIECE_SERVING_"
 
@@ -49,27 +45,3 @@ class ServingSettings(BaseModel):
         pattern="^(DEBUG|INFO|WARNING|ERROR)$",
         description="Least severe log line written.",
     )
-
-
-def read_settings(environment: Mapping[str, str]) -> ServingSettings:
-    """Reads the settings; called once, where a process starts.
-
-    Raises:
-        InvalidInput: An unknown variable of the prefix, or a value out of bounds.
-    """
-    given = {
-        name.removeprefix(PREFIX).lower(): value
-        for name, value in environment.items()
-        if name.startswith(PREFIX)
-    }
-    try:
-        return ServingSettings.model_validate(given)
-    except ValidationError as error:
-        parts = [
-            f"{PREFIX}{str(detail['loc'][0]).upper()}: {detail['msg']} (given {detail['input']!r})"
-            for detail in error.errors(include_url=False)
-        ]
-        allowed = ", ".join(PREFIX + name.upper() for name in ServingSettings.model_fields)
-        raise InvalidInput(
-            f"invalid settings: {'; '.join(parts)}; the variables are {allowed}"
-        ) from error

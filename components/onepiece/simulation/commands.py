@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onepiece.simulation import depth_commands
+from onepiece.simulation.service_commands import add_service_commands
 
 if TYPE_CHECKING:
     from onepiece.serving.ray_environment import Addresses
@@ -47,7 +48,8 @@ def add_command(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Registers `planted` and `depth`."""
+    """Registers `planted`, `depth` and `services`."""
+    add_service_commands(subparsers)
     summary = "train models in planted worlds, whose best possible ranking is known exactly"
     planted = subparsers.add_parser(
         "planted",

@@ -2,14 +2,19 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from onepiece.datasets.complete_journey import journey_folder
 from onepiece.errors import InvalidInput
 from onepiece.training.ablations import Row
 from onepiece.training.compare import Contender
-from onepiece.training.compare_data import examples_folders, files_digest
+from onepiece.training.compare_data import contender_of_shop, examples_folders, files_digest
 from onepiece.training.journey import build_journey_examples
 from onepiece.training.recipe import TrainingRecipe
+
+if TYPE_CHECKING:
+    # Only for its type: it imports Feast, which takes seconds.
+    from onepiece.training.log_data import Shop
 
 
 def contenders_of_rows(
@@ -38,8 +43,8 @@ def contenders_of_rows(
     if changed and base.intents is None:
         raise InvalidInput(
             f"rows {'; '.join(changed)} change the context, so each needs examples of its own, and "
-            "the base recipe has no part `intents` to build them by: build each row's examples and "
-            "train it with `onepiece training compare`, or leave these rows out with --rows"
+            "the base recipe has no part `intents` to build them by: give a shop's log with --shop "
+            "in place of --data and --test, or leave these rows out with --rows"
         )
     contenders = []
     for row, recipe in rows:
@@ -48,6 +53,13 @@ def contenders_of_rows(
             folders = _built(recipe, source, out)
         contenders.append(Contender(slug(row.name), recipe, *folders))
     return contenders
+
+
+def contenders_of_shop(
+    rows: Sequence[tuple[Row, TrainingRecipe]], *, shop: "Shop", out: Path
+) -> list[Contender]:
+    """Pairs each row with examples of a shop's log for its context; rows alike share them."""
+    return [contender_of_shop(slug(row.name), recipe, shop, out) for row, recipe in rows]
 
 
 def slug(name: str) -> str:

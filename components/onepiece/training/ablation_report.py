@@ -2,11 +2,17 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 
 from onepiece.output import whole_file, write_durably
 from onepiece.training.ablations import Row
-from onepiece.training.compare import Outcome
+from onepiece.training.compare import Contender, Outcome, compare
+from onepiece.training.uncertainty import PairedDifference
+
+Steps = Sequence[PairedDifference | None]
+"""The headline of each row minus that of the row before, on the same requests; None first."""
 
 STANDS_FOR: Mapping[str, tuple[str, ...]] = {
     "R@100": ("recall_order_100",),
@@ -17,22 +23,32 @@ STANDS_FOR: Mapping[str, tuple[str, ...]] = {
 for clicks: chosen here, because table 6 of the paper has clicks alone. Our recall is of orders."""
 
 
-def write_ablation(rows: Sequence[Row], outcomes: Sequence[Outcome], folder: Path) -> None:
+def steps_between(contenders: Sequence[Contender], *, seeds: Sequence[int], out: Path) -> Steps:
+    """Compares each row with the row before, by the runs that `compare` left in `out`."""
+    pairs = [compare(pair, floors={}, seeds=seeds, out=out) for pair in pairwise(contenders)]
+    return [None, *(second.against_first for _, second in pairs)]
+
+
+def write_ablation(
+    rows: Sequence[Row], outcomes: Sequence[Outcome], steps: Steps, folder: Path
+) -> None:
     """Writes `ablation.md` and `ablation.json`, in place of older ones.
 
     Raises:
         StorageFull: No room; an older file is as it was.
     """
-    lines = list(ablation_lines(rows, outcomes))
+    lines = list(ablation_lines(rows, outcomes, steps))
     for name, payload in (
         ("ablation.json", json.dumps(lines, indent=1)),
-        ("ablation.md", ablation_table(rows, outcomes)),
+        ("ablation.md", ablation_table(rows, outcomes, steps)),
     ):
         with whole_file(folder / name) as partial:
             write_durably(partial, payload.encode())
 
 
-def ablation_lines(rows: Sequence[Row], outcomes: Sequence[Outcome]) -> Iterator[dict[str, object]]:
+def ablation_lines(
+    rows: Sequence[Row], outcomes: Sequence[Outcome], steps: Steps
+) -> Iterator[dict[str, object]]:
     """Says line by line what the paper has, what was measured, and whether both move alike.
 
     The direction is that from the line before, of means over seeds, without regard to noise; it is
@@ -41,9 +57,10 @@ def ablation_lines(rows: Sequence[Row], outcomes: Sequence[Outcome]) -> Iterator
     Args:
         rows: Rows of one table, in order.
         outcomes: Of the same rows, in the same order.
+        steps: Of the same rows, in the same order.
     """
     before: dict[str, tuple[float, float]] = {}
-    for row, outcome in zip(rows, outcomes, strict=True):
+    for row, outcome, step in zip(rows, outcomes, steps, strict=True):
         figures: dict[str, dict[str, object]] = {}
         for name, paper in row.figures.items():
             metric = next((one for one in STANDS_FOR[name] if one in outcome.metrics), None)
@@ -57,29 +74,35 @@ def ablation_lines(rows: Sequence[Row], outcomes: Sequence[Outcome]) -> Iterator
                 "is_alike": _is_alike((paper, ours), before.get(name)),
             }
             before[name] = (paper, ours)
-        yield {"row": row.name, "figures": figures}
+        from_before = None if step is None else asdict(step)
+        yield {"row": row.name, "figures": figures, "from_row_before": from_before}
 
 
-def ablation_table(rows: Sequence[Row], outcomes: Sequence[Outcome]) -> str:
-    """Writes the lines as a markdown table, with the headline and its interval."""
+def ablation_table(rows: Sequence[Row], outcomes: Sequence[Outcome], steps: Steps) -> str:
+    """Writes the lines as a markdown table, with the headline and its intervals."""
     headline = outcomes[0].headline
     names = list(dict.fromkeys(name for row in rows for name in row.figures))
     heads = [f"{name}: paper | ours | as in the paper" for name in names]
-    columns = ["row", *heads, headline, "against the first, 95%"]
-    lines = ["| " + " | ".join(columns) + " |", "|---" * (3 + 3 * len(names)) + "|"]
-    for line, outcome in zip(ablation_lines(rows, outcomes), outcomes, strict=True):
+    columns = ["row", *heads, headline, "from the row before, 95%", "against the first, 95%"]
+    lines = ["| " + " | ".join(columns) + " |", "|---" * (4 + 3 * len(names)) + "|"]
+    told = ablation_lines(rows, outcomes, steps)
+    for line, outcome, step in zip(told, outcomes, steps, strict=True):
         figures = line["figures"]
         assert isinstance(figures, dict)  # noqa: S101 - made above
         cells = [str(line["row"]), *(_figure_cells(figures.get(name)) for name in names)]
-        spread, against = outcome.metrics[headline], outcome.against_first
+        spread = outcome.metrics[headline]
         deviation = "" if spread.deviation is None else f" ±{spread.deviation:.4f}"
-        interval = (
-            ""
-            if against is None
-            else f"{against.value:+.4f} ({against.low:+.4f} to {against.high:+.4f})"
+        intervals = [_interval(one) for one in (step, outcome.against_first)]
+        lines.append(
+            "| " + " | ".join([*cells, f"{spread.mean:.4f}{deviation}", *intervals]) + " |"
         )
-        lines.append("| " + " | ".join([*cells, f"{spread.mean:.4f}{deviation}", interval]) + " |")
     return "\n".join([*lines, "", _note(outcomes), ""])
+
+
+def _interval(difference: PairedDifference | None) -> str:
+    if difference is None:
+        return ""
+    return f"{difference.value:+.4f} ({difference.low:+.4f} to {difference.high:+.4f})"
 
 
 def _note(outcomes: Sequence[Outcome]) -> str:

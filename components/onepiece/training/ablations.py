@@ -263,7 +263,7 @@ TABLES: Mapping[str, Table] = {
 All rows of table 3 learn item ids, so that a line adds one thing; "+ SD" is the base with
 learned ids and k = 90. Examples hold no more anchors than the log's: where
 `AnchorRecipe.max_items_per_group` (10 unless set, at most 200) is below k, rows PA(k) see the same
-anchors; set it to 90 where anchors are counted. Examples of intents have no anchors at all.
+anchors; set it to 90 with `onepiece features backfill --recipe`. Examples of intents have none.
 Table 5 does not say where its rows of 1 and 2 steps have their tasks: on the last step (ours).
 
 Source:

@@ -53,24 +53,29 @@ def _add_compare(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     compare.add_argument("--events", type=Path, help="folder that `datasets import` made: a feed")
     compare.add_argument("--data", type=Path, help="folder of examples, in place of --events")
     compare.add_argument("--test", type=Path, help="folder of a test's examples, with --data")
-    compare.add_argument(
+    add_shop_options(compare, in_place_of="--events")
+    compare.add_argument("--out", type=Path, required=True, help="folder, new or to go on in")
+    _add_training_options(compare)
+    compare.set_defaults(run=_compare)
+
+
+def add_shop_options(parser: argparse.ArgumentParser, *, in_place_of: str) -> None:
+    """Adds `--shop` and what goes with it; `shop_of` reads them."""
+    parser.add_argument(
         "--shop",
         type=Path,
         help="folder with log, store, catalogue.parquet and item_tables, as the demo leaves them, "
-        "in place of --events",
+        f"in place of {in_place_of}",
     )
-    compare.add_argument(
+    parser.add_argument(
         "--until-ms", type=int, help="with --shop: only events received before count"
     )
-    compare.add_argument(
+    parser.add_argument(
         "--test-days",
         type=int,
         default=1,
         help="with --shop: last days before --until-ms, which are the test (default: 1)",
     )
-    compare.add_argument("--out", type=Path, required=True, help="folder, new or to go on in")
-    _add_training_options(compare)
-    compare.set_defaults(run=_compare)
 
 
 def _add_training_options(parser: argparse.ArgumentParser) -> None:
@@ -136,7 +141,7 @@ def _compare(args: argparse.Namespace) -> int:
         events=args.events,
         data=args.data,
         test=args.test,
-        shop=_shop(args),
+        shop=shop_of(args),
         out=args.out,
     )
     with tqdm(unit="step", file=sys.stderr) as bar:
@@ -170,11 +175,22 @@ def _compare(args: argparse.Namespace) -> int:
     return 0
 
 
-def _shop(args: argparse.Namespace) -> "Shop | None":
+def shop_of(args: argparse.Namespace) -> "Shop | None":
+    """Reads what `add_shop_options` added.
+
+    Raises:
+        InvalidInput: No end of the test, or less than a day of it, or an end without a shop.
+        NotFound: The shop's folder is not whole.
+    """
     from onepiece.errors import InvalidInput
 
-    if args.shop is None:
+    if args.shop is None and args.until_ms is None:
         return None
+    if args.shop is None:
+        raise InvalidInput(
+            f"--until-ms is {args.until_ms} and there is no --shop; give the shop's folder, or "
+            "leave --until-ms out"
+        )
     if args.until_ms is None or args.test_days < 1:
         raise InvalidInput(
             f"--shop is given with --until-ms {args.until_ms} and --test-days {args.test_days}; "

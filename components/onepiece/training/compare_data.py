@@ -62,7 +62,7 @@ def contenders_of(
             "examples), or --shop (a log and its features), and only one of these"
         )
     if shop is not None:
-        return [_of_shop(name, recipe, shop, out) for name, recipe in read.items()]
+        return [contender_of_shop(name, recipe, shop, out) for name, recipe in read.items()]
     if data is not None and test is not None:
         return [Contender(name, recipe, data, test) for name, recipe in read.items()]
     assert events is not None  # noqa: S101 - checked above
@@ -117,12 +117,18 @@ def _with_examples(
     return _contender(name, recipe, examples_folders(out, parts), build)
 
 
-def _of_shop(name: str, recipe: TrainingRecipe, shop: "Shop", out: Path) -> Contender:
+def contender_of_shop(name: str, recipe: TrainingRecipe, shop: "Shop", out: Path) -> Contender:
     """Builds the examples of a recipe from a shop's log, unless an earlier recipe had the same."""
-    # Features and item tables follow from the log and the catalogue.
-    logged = [path for path in (shop.folder / "log").iterdir() if path.is_file()]
+    # SQLite's side files come and go with whoever reads; only one that holds events counts.
+    logged = [
+        path
+        for path in (shop.folder / "log").iterdir()
+        if not path.name.endswith("-shm") and path.stat().st_size
+    ]
+    # Of one log there may be features by several recipes; item tables follow from the log.
+    features = (shop.folder / "store" / "offline").glob("*.parquet")
     parts = (
-        files_digest([shop.folder / "catalogue.parquet", *logged]),
+        files_digest([shop.folder / "catalogue.parquet", *logged, *features]),
         recipe.context.model_dump_json(),
         recipe.examples.model_dump_json(),
         str(recipe.seed),

@@ -59,7 +59,8 @@ def evaluate(model: Model, examples: Examples, *, batch_size: int = 32) -> dict[
     - `found_order_<k>`: share of ordered items among the first k of the shelf, those that are no
       candidate included.
     - `ndcg_order_shelf`: of the pages with an order, down to rank 20 of the whole shelf.
-    - `mrr_first`: of the first target of the last ranking task, 0 beyond rank 20.
+    - `mrr_first`: of the first target of the last ranking task, 0 beyond rank 20; of the first
+      order by retrieval where nothing is ranked.
     - `recall_order_<k>`: share of ordered items among the k of the shelf that retrieval puts
       first.
 
@@ -97,13 +98,16 @@ def page_metrics(pages: list[ScoredPage], recipe: HeadsRecipe) -> dict[str, floa
 def first_found(pages: list[ScoredPage], recipe: HeadsRecipe) -> NDArray[np.float64]:
     """Gives 1 / rank of each page's best target of the last ranking task, 0 beyond rank 20.
 
+    Without ranking tasks it is the best order by the inner products of retrieval.
+
     Returns:
-        (R,) in the order of the pages; NaN where a page has no target, all NaN without tasks.
+        (R,) in the order of the pages; NaN where a page has no target.
     """
     values_R = np.full(len(pages), np.nan)
-    for place, page in enumerate(pages if recipe.ranking_tasks else []):
-        stage = TASK_STAGE[recipe.ranking_tasks[-1]]
-        ranks_P = worst_ranks(page.logits_NK[:, -1], page.stages_N >= stage)
+    stage = TASK_STAGE[recipe.ranking_tasks[-1]] if recipe.ranking_tasks else Stage.ORDERED
+    for place, page in enumerate(pages):
+        scores_N = page.logits_NK[:, -1] if recipe.ranking_tasks else page.similarities_N
+        ranks_P = worst_ranks(scores_N, page.stages_N >= stage)
         if len(ranks_P):
             best = ranks_P.min()
             values_R[place] = 1.0 / best if best <= MRR_CUTOFF else 0.0

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onepiece.context.builder import build_context
 from onepiece.context.request import Candidates, ContextRequest
 from onepiece.context.vocabulary import Vocabulary
-from onepiece.events.log import EventLog, read_events
+from onepiece.events.log import EventLog, read_standing_events
 from onepiece.events.schema import DAY_MS
 from onepiece.features.item_table import ItemTable, ItemTables
 from onepiece.features.store import OfflineStore, SignalKey, Signals
@@ -90,7 +90,7 @@ def build_examples(
         InvalidDataset: There is nothing to train on.
         NotFound: There is no item table.
     """
-    spine = build_spine(read_events(log, until_ms=until_ms))
+    spine = build_spine(read_standing_events(log, until_ms=until_ms))
     drafts = _drafts(spine, item_tables, recipe)
     examples = _examples(drafts, offline_store, item_tables, vocabulary, recipe, on_progress)
     return write_examples(out, examples, vocabulary=vocabulary, context=recipe.context)
@@ -128,7 +128,7 @@ def build_test(
         InvalidDataset: There is nothing to test on.
         NotFound: There is no item table.
     """
-    spine = build_spine(read_events(log, until_ms=until_ms))
+    spine = build_spine(read_standing_events(log, until_ms=until_ms))
     first_ms = max(from_ms, item_tables.first_ms())
     pages = [page for page in spine.pages if page.as_of_ms >= first_ms]
     drafts = sorted(_validation_drafts(pages, recipe), key=_in_time)

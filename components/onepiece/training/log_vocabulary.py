@@ -4,7 +4,7 @@ from collections import Counter
 
 from onepiece.context.vocabulary import Vocabulary, build_vocabulary
 from onepiece.events.catalogue import Catalogue
-from onepiece.events.log import EventLog, read_events
+from onepiece.events.log import EventLog, read_standing_events
 from onepiece.events.schema import MAX_AT_MS, Exposure, Order
 from onepiece.features.store import OfflineStore, SignalKey
 
@@ -23,7 +23,7 @@ def vocabulary_of_log(
     num_orders: Counter[str] = Counter()
     query_ids: set[str] = set()
     user_ids: set[str] = set()
-    for event in read_events(log, until_ms=until_ms):
+    for event in read_standing_events(log, until_ms=until_ms):
         user_ids.add(event.user_id)
         match event:
             case Order():

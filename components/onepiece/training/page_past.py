@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 from onepiece.events.anchors import AnchorLedger, AnchorRecipe, QueryUpdate
-from onepiece.events.history import interactions_of
 from onepiece.events.history_fold import HistoryRecipe, UserHistory, entries_of, fold
 from onepiece.events.schema import DAY_MS, Event
 from onepiece.features.store import NO_ANCHORS, UNKNOWN_PROFILE, Signals, UserProfile
@@ -54,8 +53,8 @@ class Past:
         query = self._queries_at(as_of_ms).get(query_id)
         profile = self._profiles.get(user_id)
         return Signals(
-            recent=interactions_of(history.recent),
-            memory=interactions_of(history.memories.get(category_id, ())),
+            recent=history.interactions(history.recent),
+            memory=history.interactions(history.memories.get(category_id, ())),
             anchors=NO_ANCHORS if query is None else query.anchors,
             num_query_requests=0 if query is None else query.num_requests,
             profile=UNKNOWN_PROFILE if profile is None else profile,

@@ -36,7 +36,8 @@ def measure(model: Model, examples: Examples) -> Measured:
     """Measures a model on the validation rows, all of them where the folder is a test.
 
     The headline is NDCG@10 among the items not met before where the catalogue is ranked; else the
-    reciprocal rank of the first target of the last ranking task among the candidates.
+    reciprocal rank of the first target of the last ranking task among the candidates, or of the
+    first order by retrieval where nothing is ranked.
     """
     if examples.ranks == "catalogue":
         return measured_ranks(rank_catalogue(model, examples), examples)

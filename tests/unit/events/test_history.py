@@ -45,6 +45,9 @@ class ListLog:
     def num_partitions(self) -> int:
         return len(self.partitions)
 
+    def user_partitions(self) -> list[tuple[int, ...]]:
+        return [(partition,) for partition in range(self.num_partitions)]
+
     def append(self, events: Sequence[Event]) -> list[Position]:
         positions = []
         for event in events:
@@ -95,7 +98,7 @@ class LatestWriter:
                     self.memories[key] = memory
 
     def state(self) -> dict[object, object]:
-        recent = {u: (v.available_at_ms, v.recent) for u, v in self.recent.items()}
+        recent = {u: (v.available_at_ms, v.num_events, v.recent) for u, v in self.recent.items()}
         return {**recent, **self.memories}
 
 
@@ -153,11 +156,13 @@ def naive_state(events: Sequence[Event]) -> dict[object, object]:
     seen: set[tuple[str, str]] = set()
     entries: dict[str, list[tuple[int, int, str]]] = defaultdict(list)
     available: dict[str, int] = defaultdict(int)
+    num_events: dict[str, int] = defaultdict(int)
     for event in events:
         if isinstance(event, Impression | Exposure) or (event.user_id, event.event_id) in seen:
             continue
         seen.add((event.user_id, event.event_id))
         available[event.user_id] = max(available[event.user_id], event.received_at_ms)
+        num_events[event.user_id] += 1
         if isinstance(event, Order):
             bought = [(event.at_ms, int(Action.ORDER), line.item_id) for line in event.lines]
             entries[event.user_id] += bought
@@ -166,7 +171,8 @@ def naive_state(events: Sequence[Event]) -> dict[object, object]:
             entries[event.user_id].append((event.at_ms, int(action), event.item_id))
     state: dict[object, object] = {}
     for user, past in entries.items():
-        state[user] = (available[user], columns(sorted(past)[-SMALL.max_recent_events :]))
+        recent = columns(sorted(past)[-SMALL.max_recent_events :])
+        state[user] = (available[user], num_events[user], recent)
         for category in {CATEGORY_OF[e[2]] for e in past if e[2] in CATEGORY_OF}:
             kept = sorted(e for e in past if CATEGORY_OF.get(e[2]) == category)
             state[user, category] = columns(kept[-SMALL.max_memory_events :])

@@ -9,7 +9,7 @@ from onepiece.events.history import HistoryRecipe
 from onepiece.events.sqlite_log import SqliteEventLog
 from onepiece.features.backfill import backfill
 from onepiece.features.item_table import ItemTableRecipe, SalesLedger, compute_item_table
-from onepiece.features.schema import FEATURES
+from onepiece.features.schema import FEATURES, available_at_ms_of
 from onepiece.features.store import UserProfile
 from onepiece.features.view_rows import offline_schema
 
@@ -55,12 +55,13 @@ def test_histories_have_every_change_in_the_span_and_the_last_before_it(shop, lo
     result = run(shop, log, out)
 
     recents = {
-        row["recent_available_at_us"] // 1_000: row for row in rows_of(out, "user_recent_history")
+        available_at_ms_of(row["recent_version"]): row
+        for row in rows_of(out, "user_recent_history")
     }
     assert sorted(recents) == [shop.t0 - 2 * DAY_MS, shop.t0 - DAY_MS]
     assert recents[shop.t0 - DAY_MS]["recent_item_ids"] == ["a", "b", "c"]
     memories = {
-        (row["category_id"], row["memory_available_at_us"] // 1_000): row["memory_item_ids"]
+        (row["category_id"], available_at_ms_of(row["memory_version"])): row["memory_item_ids"]
         for row in rows_of(out, "user_category_memory")
     }
     assert memories == {
@@ -76,7 +77,7 @@ def test_anchors_have_a_row_at_each_midnight_and_at_the_last_one_before(shop, lo
 
     run(shop, log, out)
 
-    instants = [row["anchors_available_at_us"] // 1_000 for row in rows_of(out, "query_anchors")]
+    instants = [available_at_ms_of(row["anchors_version"]) for row in rows_of(out, "query_anchors")]
     assert instants == [shop.t0 - days * DAY_MS - 1 for days in (2, 1, 0)]
 
 
@@ -127,7 +128,10 @@ def test_a_run_that_fails_leaves_nothing_behind(shop, tmp_path):
     class BrokenLog:
         num_partitions = 1
 
-        def read(self, partition, offset, *, max_records):
+        def end_offsets(self):
+            return [1]
+
+        def read(self, partition, offset, *, max_records=1):
             raise OSError("the disk is gone")
 
     with pytest.raises(OSError, match="gone"):

@@ -7,6 +7,7 @@ from onepiece.events.interactions import Interactions
 from onepiece.events.sqlite_log import SqliteEventLog
 from onepiece.features.check import check_histories
 from onepiece.features.memory_store import MemoryStore
+from onepiece.features.schema import version_at
 
 RECIPE = HistoryRecipe(max_recent_events=3, max_memory_events=2)
 
@@ -44,7 +45,7 @@ def test_events_that_are_not_consumed_yet_are_not_missed(shop, log):
 
 def test_a_history_that_was_lost_or_changed_is_found(shop, log):
     store = consume(shop, log)
-    store._memories.write(("u", "milk"), Interactions(("x",), (1,), (1,)), shop.t0)
+    store._memories.write(("u", "milk"), Interactions(("x",), (1,), (1,)), version_at(shop.t0, 99))
 
     changed = check_histories(log, store, category_of=shop.catalogue.category_of, recipe=RECIPE)
     lost = check_histories(

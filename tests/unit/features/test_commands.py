@@ -8,11 +8,15 @@ import subprocess
 import sys
 
 import pytest
+from pyarrow.parquet import read_table, write_table
 
 from onepiece.datasets.catalogue_file import read_catalogue, write_catalogue
-from onepiece.errors import InvalidInput, NotFound
+from onepiece.errors import InvalidDataset, InvalidInput, NotFound
 from onepiece.events.sqlite_log import SqliteEventLog
+from onepiece.features.backfill import read_profiles
 from onepiece.features.commands import add_commands
+from onepiece.features.store import UserProfile
+from onepiece.features.view_rows import ViewRow, offline_table
 
 
 def run(*arguments: str) -> int:
@@ -70,6 +74,38 @@ def test_a_missing_catalogue_is_named(log, tmp_path):
         )
 
 
+def test_backfill_counts_anchors_by_the_recipe_and_keeps_the_profiles(shop, catalogue, tmp_path):
+    write_table(
+        offline_table("user_profile", [ViewRow(("u",), 0, ("25-34", "50-74K", "2"))]),
+        tmp_path / "profiles.parquet",
+    )
+    (tmp_path / "features.yaml").write_text("anchors: {max_items_per_group: 2}\n")
+    log = SqliteEventLog.create(tmp_path / "log", num_partitions=1)
+    log.append([shop.order("o1", "a", "c", "f", query_id="milk", days_before=1.5)])
+    log.append([shop.order("o2", "a", days_before=0)])
+    log.close()
+
+    run(
+        *("backfill", "--log", str(tmp_path / "log"), "--catalogue", catalogue),
+        *("--recipe", str(tmp_path / "features.yaml")),
+        *("--profiles", str(tmp_path / "profiles.parquet"), "--out", str(tmp_path / "offline")),
+    )
+
+    anchors = read_table(tmp_path / "offline" / "query_anchors.parquet").to_pylist()
+    assert anchors[-1]["ordered_item_ids"] == ["a", "c"]
+    profiles = read_profiles(tmp_path / "offline" / "user_profile.parquet")
+    assert profiles == {"u": UserProfile("25-34", "50-74K", "2")}
+
+
+def test_a_file_without_profiles_is_refused(log, catalogue, tmp_path):
+    backfilled = ("backfill", "--log", log, "--catalogue", catalogue, "--out", str(tmp_path / "o"))
+
+    with pytest.raises(NotFound, match=r"no profiles at .*nowhere\.parquet"):
+        run(*backfilled, "--profiles", str(tmp_path / "nowhere.parquet"))
+    with pytest.raises(InvalidDataset, match="it needs the columns user_id, age_group"):
+        run(*backfilled, "--profiles", catalogue)
+
+
 @pytest.mark.parametrize("verb", ["apply", "backfill", "check", "consume"])
 def test_each_verb_explains_itself_with_an_example(verb, capsys):
     with pytest.raises(SystemExit) as stopped:
@@ -98,6 +134,26 @@ def test_apply_consume_and_check_work_on_one_store(
     assert answers[1]["num_keys"] == 0
     assert answers[2] == {"num_records": 2}
     assert (answers[3]["num_keys"], answers[3]["num_mismatches"]) == (2, 0)
+
+
+@pytest.mark.integration
+def test_consume_and_check_keep_as_much_of_the_past_as_the_recipe_says(
+    shop, repository, log, catalogue, tmp_path, capsys
+):
+    store = str(tmp_path / "store")
+    shared = ("--log", log, "--catalogue", catalogue, "--store", store, "--json")
+    (tmp_path / "features.yaml").write_text("history: {max_memory_events: 1}\n")
+    short = (*shared, "--recipe", str(tmp_path / "features.yaml"))
+    run("apply", "--repo", str(repository / "feature_repo"), "--store", store)
+    run("consume", "--until-idle", *short)
+    capsys.readouterr()
+
+    codes = (run("check", *short), run("check", *shared))
+
+    alike, other = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert codes == (0, 1)
+    assert alike["num_mismatches"] == 0
+    assert other["examples"] == ["u / milk: memory"]
 
 
 @pytest.mark.integration

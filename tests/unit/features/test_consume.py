@@ -1,6 +1,7 @@
 """The loop of the history consumer."""
 
-from onepiece.features.consume import consume
+from onepiece.errors import FeatureStoreUnavailable
+from onepiece.features.consume import UNAVAILABLE_PAUSE_S, consume
 
 
 class Batches:
@@ -19,7 +20,7 @@ def test_until_idle_ends_at_the_end_of_the_log_without_waiting():
     num_read = consume(
         Batches(3, 4),
         should_stop=lambda: False,
-        pause=lambda: pauses.append(1),
+        pause=pauses.append,
         is_until_idle=True,
     )
 
@@ -34,7 +35,7 @@ def test_without_news_it_waits_and_goes_on_until_it_is_stopped():
     num_read = consume(
         batches,
         should_stop=lambda: len(pauses) == 2,
-        pause=lambda: pauses.append(1),
+        pause=pauses.append,
         is_until_idle=False,
     )
 
@@ -46,3 +47,24 @@ def test_a_stop_before_the_first_poll_reads_nothing():
 
     assert consume(batches, should_stop=lambda: True, pause=print, is_until_idle=False) == 0
     assert batches.counts == [3]
+
+
+def test_a_dependency_that_is_away_is_waited_for():
+    class Interrupted(Batches):
+        def poll(self) -> int:
+            count = super().poll()
+            if count < 0:
+                raise FeatureStoreUnavailable("away")
+            return count
+
+    pauses = []
+
+    num_read = consume(
+        Interrupted(2, -1, -1, 3),
+        should_stop=lambda: False,
+        pause=pauses.append,
+        is_until_idle=True,
+    )
+
+    assert num_read == 5
+    assert pauses == [UNAVAILABLE_PAUSE_S] * 2

@@ -1,6 +1,7 @@
 """Settings of the feature store, and the declarations that it applies."""
 
 import sys
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
@@ -8,17 +9,20 @@ from pydantic import ValidationError
 from onepiece.errors import InvalidInput, NotFound
 from onepiece.features.declarations import load_declarations
 from onepiece.features.feast_settings import FeatureStoreSettings, load_settings, save_settings
+from onepiece.features.redis_settings import RedisSettings
+
+REDIS = RedisSettings(address="host:1", is_tls=True, ca_file=Path("ca.pem"), timeout_s=2.0)
 
 
 def test_settings_are_read_back_also_after_the_folder_moved(tmp_path):
     first = tmp_path / "first"
     first.mkdir()
-    save_settings(FeatureStoreSettings(folder=first, online="redis", redis_connection="host:1"))
+    save_settings(FeatureStoreSettings(folder=first, online="redis", redis=REDIS))
 
     first.rename(tmp_path / "second")
 
     assert load_settings(tmp_path / "second") == FeatureStoreSettings(
-        folder=tmp_path / "second", online="redis", redis_connection="host:1"
+        folder=tmp_path / "second", online="redis", redis=REDIS
     )
 
 

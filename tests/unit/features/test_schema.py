@@ -26,7 +26,7 @@ def test_a_view_has_one_entity_one_maximum_age_and_ends_in_its_instant():
         specs = features_of(view)
 
         assert len({(spec.entity, spec.max_age_ms) for spec in specs}) == 1
-        assert specs[-1].name == f"{prefix}_available_at_us"
+        assert specs[-1].name == f"{prefix}_version"
 
 
 def test_the_profile_features_are_those_the_context_reads():
@@ -44,4 +44,4 @@ def test_a_row_is_fresh_up_to_and_including_its_maximum_age():
 
 def test_the_digest_is_pinned_so_that_a_change_is_never_an_accident():
     """A bundle is refused when this changes: old bundles must be trained anew."""
-    assert feature_schema_digest() == "cd9709c010870f778f6ace42a35e7aa1"
+    assert feature_schema_digest() == "68c4645652c63594cd89f8228129e921"

@@ -1,15 +1,15 @@
 import pytest
 
 from onepiece.errors import InvalidInput, InvalidRecipe, NotFound
-from onepiece.parsing import read_recipe
+from onepiece.parsing import read_recipe, read_settings
 from onepiece.serving.recipe import ServingRecipe
-from onepiece.serving.settings import ServingSettings, read_settings
+from onepiece.serving.settings import PREFIX, ServingSettings
 
 
 def test_settings_come_from_the_environment_of_the_prefix_only():
     environment = {"ONEPIECE_SERVING_DEADLINE_S": "3.5", "ONEPIECE_OTHER": "x", "PATH": "/bin"}
 
-    settings = read_settings(environment)
+    settings = read_settings(environment, ServingSettings, prefix=PREFIX)
 
     assert settings == ServingSettings(deadline_s=3.5)
 
@@ -26,7 +26,7 @@ def test_settings_come_from_the_environment_of_the_prefix_only():
 )
 def test_a_wrong_variable_stops_the_start_and_is_named(name, value):
     with pytest.raises(InvalidInput, match=name) as caught:
-        read_settings({name: value})
+        read_settings({name: value}, ServingSettings, prefix=PREFIX)
 
     assert "ONEPIECE_SERVING_SIGNALS_TIMEOUT_S" in str(caught.value)
 

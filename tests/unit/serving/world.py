@@ -200,7 +200,7 @@ def write_features(store: object) -> None:
             NOW_MS + 1,
         ),
     )
-    store.write_histories([HistoryUpdate("u1", T0_MS - DAY_MS, milk, {"milk": milk})])
+    store.write_histories([HistoryUpdate("u1", T0_MS - DAY_MS, milk, {"milk": milk}, num_events=6)])
     anchors = Anchors(exposed=("milk-01",), clicked=("milk-02",), ordered=("milk-03",))
     store.write_queries([QueryUpdate("milk", T0_MS, anchors, num_requests=7)])
 

@@ -1,13 +1,27 @@
+import shutil
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+from onepiece.datasets.catalogue_file import read_catalogue, write_catalogue
 from onepiece.errors import InvalidInput, InvalidRecipe
-from onepiece.training.ablation_data import contenders_of_rows, slug
+from onepiece.events.anchors import AnchorRecipe
+from onepiece.events.history import HistoryRecipe
+from onepiece.events.schema import DAY_MS
+from onepiece.events.sqlite_log import SqliteEventLog
+from onepiece.features.backfill import backfill
+from onepiece.features.feast_settings import FeatureStoreSettings
+from onepiece.features.feast_store import FeastStore
+from onepiece.parsing import read_recipe
+from onepiece.training.ablation_data import contenders_of_rows, contenders_of_shop, slug
 from onepiece.training.ablation_report import ablation_lines, ablation_table
 from onepiece.training.ablations import TABLES, ablated, override
-from onepiece.training.compare import Outcome
+from onepiece.training.compare import Contender, Outcome
+from onepiece.training.log_data import Shop
+from onepiece.training.packed import open_examples
 from onepiece.training.recipe import TrainingRecipe
 from onepiece.training.uncertainty import PairedDifference, SeedSpread
 
@@ -117,6 +131,90 @@ def test_rows_of_another_context_need_intents(tmp_path: Path):
         _contenders("table3", BASE, tmp_path)
 
 
+@pytest.fixture(scope="module")
+def shop(
+    repository: Path, world_module: ModuleType, tmp_path_factory: pytest.TempPathFactory
+) -> Shop:
+    """The small world as a shop's folder, whose last day is the test."""
+    folder = tmp_path_factory.mktemp("shop")
+    world = world_module.make_world(folder)
+    (folder / "tables").rename(folder / "item_tables")
+    write_catalogue(world.catalogue, folder / "catalogue.parquet")
+    settings = FeatureStoreSettings(folder=folder / "store")
+    FeastStore.create(repository / "feature_repo", settings).close()
+    world.log.close()
+    last_ms = max(event.received_at_ms for event in world.events)
+    shop = Shop(folder, until_ms=(last_ms // DAY_MS + 1) * DAY_MS, test_days=1)
+    _backfill(shop, AnchorRecipe())
+    return shop
+
+
+def _backfill(shop: Shop, anchors: AnchorRecipe) -> None:
+    with closing(SqliteEventLog.open(shop.folder / "log")) as log:
+        backfill(
+            log,
+            read_catalogue(shop.folder / "catalogue.parquet"),
+            history_recipe=HistoryRecipe(),
+            anchor_recipe=anchors,
+            from_ms=shop.until_ms - 14 * DAY_MS,
+            to_ms=shop.until_ms,
+            out=shop.folder / "store" / "offline",
+        )
+
+
+def _of_shop(repository: Path, shop: Shop, out: Path, table: str, *names: str) -> list[Contender]:
+    tiny = read_recipe(repository / "ray_jobs" / "recipes" / "tiny.yaml", TrainingRecipe)
+    return contenders_of_shop(ablated(table, tiny, rows=names), shop=shop, out=out)
+
+
+@pytest.mark.integration
+def test_rows_of_a_shop_share_the_examples_of_one_context(
+    repository: Path, shop: Shop, tmp_path: Path
+):
+    alike = _of_shop(repository, shop, tmp_path, "table6", "C = 1", "C = 4")
+    without, anchored = _of_shop(
+        repository, shop, tmp_path, "table3", "+ side information", "+ PA(10)"
+    )
+
+    assert alike[0].data == alike[1].data
+    assert len({alike[0].data, without.data, anchored.data}) == 3
+    widths = []
+    for one in (without, anchored):
+        tests = open_examples(one.test, context=one.recipe.context)
+        widths.append(tests.sizes(tests.rows(is_validation=True)).mean())
+    assert widths[0] < widths[1]
+
+
+@pytest.mark.integration
+def test_whoever_reads_the_log_meanwhile_changes_no_examples(
+    repository: Path, shop: Shop, tmp_path: Path
+):
+    (first,) = _of_shop(repository, shop, tmp_path, "table6", "C = 1")
+
+    with closing(SqliteEventLog.open(shop.folder / "log")) as log:
+        log.read(0, 0)
+        assert len(list((shop.folder / "log").iterdir())) > 1
+        (again,) = _of_shop(repository, shop, tmp_path, "table6", "C = 1")
+
+    assert again == first
+
+
+@pytest.mark.integration
+def test_examples_of_other_anchors_of_one_log_are_not_shared(
+    repository: Path, shop: Shop, tmp_path: Path
+):
+    shutil.copytree(shop.folder, tmp_path / "other")
+    shutil.rmtree(tmp_path / "other" / "store" / "offline")
+    other = Shop(tmp_path / "other", until_ms=shop.until_ms, test_days=1)
+    _backfill(other, AnchorRecipe(max_items_per_group=1))
+
+    (mine,) = _of_shop(repository, shop, tmp_path / "out", "table3", "+ PA(10)")
+    (theirs,) = _of_shop(repository, other, tmp_path / "out", "table3", "+ PA(10)")
+
+    assert mine.data != theirs.data
+    assert mine.test != theirs.test
+
+
 def _outcome(name: str, auc: float) -> Outcome:
     return Outcome(
         name=name,
@@ -133,13 +231,18 @@ def test_the_direction_is_told_line_by_line():
     aucs = (0.6, 0.7, 0.65, 0.65, 0.9)
     outcomes = [_outcome(slug(row.name), auc) for row, auc in zip(rows, aucs, strict=True)]
 
-    lines = list(ablation_lines(rows, outcomes))
+    steps = [None, *(PairedDifference(value, -0.1, 0.1, 0.5, 7) for value in (0.1, -0.1, 0, 0.3))]
+
+    lines = list(ablation_lines(rows, outcomes, steps))
 
     alike = [line["figures"]["C-AUC"]["is_alike"] for line in lines[:4]]
     assert alike == [None, True, False, False]
     assert lines[4]["figures"] == {}
-    text = ablation_table(rows, outcomes)
-    assert "| C = 4 | 0.913 | auc_order 0.7000 | yes | 0.3000 |" in text
+    text = ablation_table(rows, outcomes, steps)
+    assert (
+        "| C = 4 | 0.913 | auc_order 0.7000 | yes | 0.3000 | +0.1000 (-0.1000 to +0.1000)" in text
+    )
+    assert "| 0.3000 | -0.1000 (-0.1000 to +0.1000) | +0.1000 (+0.0000 to +0.2000) |" in text
     assert "1 seed(s), 7 users" in text
     widths = {line.count("|") for line in text.splitlines() if line.startswith("|")}
     assert len(widths) == 1

@@ -138,6 +138,30 @@ def test_a_device_that_is_not_there_is_refused(
         _run(["run", *places, "--device", "tpu"])
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([], "given are no examples; give --data and --test"),
+        (["--data", "d"], "given are --data; give --data and --test"),
+        (["--data", "d", "--test", "t", "--until-ms", "1"], "there is no --shop"),
+        (["--shop", "SHOP"], "--until-ms None"),
+        (["--shop", "SHOP", "--until-ms", "1", "--test-days", "0"], "1 day or more"),
+        (["--shop", "SHOP", "--until-ms", "1", "--data", "d", "--test", "t"], "test, --shop; give"),
+        (["--shop", "SHOP", "--until-ms", "1", "--source", "s"], "given are --source, --shop"),
+    ],
+)
+def test_ablate_takes_examples_or_a_shop(
+    repository: Path, tmp_path: Path, given: list[str], message: str
+) -> None:
+    for part in ("log", "store", "catalogue.parquet", "item_tables"):
+        (tmp_path / part).mkdir()
+    tiny = repository / "ray_jobs" / "recipes" / "tiny.yaml"
+    ablate = ["ablate", "--table", "table6", "--recipe", str(tiny), "--out", str(tmp_path / "out")]
+
+    with pytest.raises(InvalidInput, match=message):
+        _run([*ablate, *(str(tmp_path) if one == "SHOP" else one for one in given)])
+
+
 def test_ablate_trains_each_row_and_goes_on_where_it_stopped(
     repository: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -154,5 +178,8 @@ def test_ablate_trains_each_row_and_goes_on_where_it_stopped(
     assert [line["row"] for line in lines] == ["C = 1", "C = 12"]
     assert lines[0]["figures"]["C-AUC"]["metric"] == "auc_click"
     assert lines[1]["figures"]["C-AUC"]["is_alike"] in (True, False)
+    comparison = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert lines[0]["from_row_before"] is None
+    assert lines[1]["from_row_before"] == comparison[1]["against_first"]
     assert (tmp_path / "out" / "bundles" / "c-1-seed0").stat().st_mtime_ns == trained_ns
     assert "| C = 12 | 0.927 |" in (tmp_path / "out" / "ablation.md").read_text()

@@ -5,6 +5,7 @@ from onepiece.training.evaluate import evaluate, scored_pages
 from onepiece.training.loop import new_model, train
 from onepiece.training.packed import Examples
 from onepiece.training.recipe import TrainingRecipe
+from onepiece.training.request_values import measure
 from onepiece.training.spine import Stage
 
 
@@ -82,6 +83,25 @@ def test_a_model_with_one_head_is_measured_on_that_head(
 
     assert not any(name.startswith(prefix) for name in names)
     assert len(names) > 1
+
+
+def test_a_model_that_only_retrieves_is_judged_by_the_first_order_it_retrieves(
+    examples: Examples, recipe: TrainingRecipe
+) -> None:
+    one_head = recipe.model.model_copy(update={"ranking_tasks": ()})
+    model = new_model(examples, recipe.model_copy(update={"model": one_head})).eval()
+
+    measured = measure(model, examples)
+
+    expected = []
+    for page in scored_pages(model, examples):
+        is_ordered_N = page.stages_N == Stage.ORDERED
+        if is_ordered_N.any():
+            best = page.similarities_N[is_ordered_N].max()
+            expected.append(1.0 / (page.similarities_N >= best).sum())
+    assert measured.headline == "mrr_first"
+    assert measured.values_R.tolist() == pytest.approx(expected)
+    assert measured.metrics["mrr_first"] == pytest.approx(np.mean(expected))
 
 
 def test_pages_keep_the_order_of_the_examples_whatever_their_lengths(

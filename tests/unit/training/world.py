@@ -179,6 +179,7 @@ def _fold_into(store: MemoryStore, events: list[Event], catalogue: Catalogue) ->
                     available_at_ms=history.available_at_ms,
                     recent=_columns(history.recent),
                     memories={name: _columns(m) for name, m in history.memories.items()},
+                    num_events=history.num_events,
                 )
             ]
         )

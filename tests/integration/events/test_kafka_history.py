@@ -1,0 +1,283 @@
+"""The history consumer on a real broker: groups, checkpoints, side topics."""
+
+import gc
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+
+from onepiece.events.history_fold import HistoryRecipe
+from onepiece.events.history_state import HistoryState, HistoryUpdate
+from onepiece.events.kafka_clients import kafka_partition_of, new_producer, new_reader
+from onepiece.events.kafka_history import KafkaHistoryConsumer
+from onepiece.events.kafka_log import KafkaEventLog
+from onepiece.events.kafka_settings import KafkaSettings
+from onepiece.events.schema import (
+    DAY_MS,
+    Cart,
+    Click,
+    Erasure,
+    Event,
+    Order,
+    OrderLine,
+    Refund,
+    dump_event,
+)
+
+pytestmark = pytest.mark.integration
+
+NOW_MS = 1_500_000_000_000
+CATEGORY_OF = {"milk": "dairy", "cheese": "dairy", "apple": "fruit"}
+RECIPE = HistoryRecipe(max_recent_events=8, max_memory_events=4)
+PATIENCE_S = 60.0
+
+
+class Store:
+    """Keeps the newest version of each history, as the online store does; can be away."""
+
+    def __init__(self) -> None:
+        self.rows: dict[tuple[str, str], tuple[tuple[int, int], object]] = {}
+        self.life = "first"
+
+    def write_histories(self, updates: Sequence[HistoryUpdate]) -> None:
+        for update in updates:
+            version = update.available_at_ms, update.num_events
+            rows = {("", update.recent), *update.memories.items()}
+            for category, interactions in rows:
+                key = update.user_id, category
+                if self.rows.get(key, ((0, 0), None))[0] <= version:
+                    self.rows[key] = version, interactions
+
+    def content(self) -> dict[tuple[str, str], object]:
+        return {key: interactions for key, (_, interactions) in self.rows.items() if interactions}
+
+
+class Shop:
+    """Topics of a test's own, and the consumers that it started."""
+
+    def __init__(self, bootstrap_servers: str) -> None:
+        self.settings = KafkaSettings(
+            bootstrap_servers=bootstrap_servers,
+            prefix=f"h-{uuid.uuid4()}",
+            num_partitions=4,
+            timeout_s=20.0,
+            transaction_timeout_s=5.0,
+            session_timeout_s=6.0,
+        )
+        self.log = KafkaEventLog.create(self.settings)
+        self.consumers: list[KafkaHistoryConsumer] = []
+
+    def start(self, store: Store, **options: object) -> KafkaHistoryConsumer:
+        self.consumers.append(
+            KafkaHistoryConsumer(
+                self.settings,
+                store,
+                category_of=CATEGORY_OF,
+                recipe=RECIPE,
+                monotonic_s=time.monotonic,
+                now_ms=lambda: NOW_MS,
+                store_id=lambda: store.life,
+                **{"checkpoint_interval_s": 0.0, **options},
+            )
+        )
+        return self.consumers[-1]
+
+    def forget(self, consumer: KafkaHistoryConsumer) -> None:
+        """Ends a consumer without a checkpoint, so that what it holds in memory is lost."""
+        self.consumers.remove(consumer)
+        consumer._is_dirty = False
+        consumer.close()
+
+    def send(self, topic: str, value: bytes, *, key: bytes, partition: int) -> None:
+        producer = new_producer(self.settings, transactional_id=None)
+        producer.send(self.settings.topic(topic), key=key, value=value, partition=partition).get(20)
+        producer.close()
+
+    def messages_of(self, topic: str) -> list[object]:
+        from kafka import TopicPartition
+
+        reader = new_reader(self.settings)
+        partitions = [TopicPartition(self.settings.topic(topic), n) for n in range(4)]
+        reader.partitions_for_topic(self.settings.topic(topic))
+        reader.assign(partitions)
+        reader.seek_to_beginning(*partitions)
+        ends = reader.end_offsets(partitions)
+        found = []
+        while any(reader.position(p) < ends[p] for p in partitions):
+            for messages in reader.poll(200).values():
+                found += messages
+        reader.close()
+        return found
+
+
+@pytest.fixture
+def shop(kafka_broker, caplog: pytest.LogCaptureFixture) -> Iterator[Shop]:
+    shop = Shop(kafka_broker.bootstrap_servers)
+    yield shop
+    for consumer in shop.consumers:
+        consumer.close()
+    shop.log.close()
+    caplog.get_records("call").clear()
+    gc.collect()
+
+
+def poll_until(done: Callable[[], bool], *consumers: KafkaHistoryConsumer) -> None:
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not done():
+        assert time.monotonic() < deadline_s, "the consumers did not get there"
+        for consumer in consumers:
+            consumer.poll()
+
+
+def event_fields(number: int, user: str, *, at: int | None = None) -> dict[str, object]:
+    at_ms = NOW_MS + (number if at is None else at)
+    return {"event_id": f"e{number}", "user_id": user, "at_ms": at_ms, "received_at_ms": at_ms}
+
+
+def click(number: int, user: str, item: str = "milk") -> Click:
+    return Click(**event_fields(number, user), item_id=item)
+
+
+def order(number: int, user: str, *items: str) -> Order:
+    return Order(
+        **event_fields(number, user),
+        order_id=f"o{number}",
+        store_id="s",
+        currency="EUR",
+        lines=tuple(OrderLine(item_id=item, quantity=1, unit_price=2.0) for item in items),
+    )
+
+
+def mixed_events(count: int, *, start: int = 0) -> list[Event]:
+    """Clicks, carts and orders of many users, some told twice."""
+    events: list[Event] = []
+    for number in range(start, start + count):
+        user, item = f"u{number % 23}", ("milk", "cheese", "apple", "book")[number % 4]
+        if number % 5 == 0:
+            events.append(order(number, user, item, "apple"))
+        elif number % 7 == 0:
+            events.append(Cart(**event_fields(number, user), item_id=item))
+        else:
+            events.append(click(number, user, item))
+        if number % 11 == 0:
+            events.append(events[-1])
+    return events
+
+
+def folded(events: Sequence[Event]) -> dict[tuple[str, str], object]:
+    """What the store must hold: the plain fold of all events."""
+    store, state = Store(), HistoryState(CATEGORY_OF, RECIPE)
+    for event in events:
+        state.fold(event)
+    store.write_histories(state.take_updates())
+    return store.content()
+
+
+def test_histories_are_the_fold_of_all_topics(shop):
+    events, store = mixed_events(300), Store()
+    shop.log.append(events)
+
+    consumer = shop.start(store)
+    poll_until(lambda: store.content() == folded(events), consumer)
+
+    assert consumer.partitions == (0, 1, 2, 3)
+
+
+def test_a_consumer_that_crashes_between_write_and_checkpoint_goes_on_exactly(shop):
+    events, store = mixed_events(200), Store()
+    shop.log.append(events[:120])
+    first = shop.start(store, checkpoint_interval_s=0.0)
+    poll_until(lambda: store.content() == folded(events[:120]), first)
+    first._checkpoint_interval_s = 1e9
+    shop.log.append(events[120:])
+    poll_until(lambda: store.content() == folded(events), first)
+
+    shop.forget(first)
+    fresh = Store()
+    second = shop.start(fresh)
+    more = mixed_events(40, start=300)
+    shop.log.append(more)
+    everything = [*events, *more]
+    wanted = {
+        key: value
+        for key, value in folded(everything).items()
+        if key[0] in {e.user_id for e in more}
+    }
+    poll_until(lambda: {k: v for k, v in fresh.content().items() if k in wanted} == wanted, second)
+
+
+def test_what_is_no_event_goes_to_the_dead_letters_and_the_rest_is_folded(shop):
+    store = Store()
+    right = kafka_partition_of("u1", 4)
+    good = click(1, "u1")
+    other_key = dump_event(click(2, "u1"))
+    shop.send("clicks", b"\xff not json", key=b"u1", partition=right)
+    shop.send("clicks", other_key, key=b"u2", partition=right)
+    shop.send("clicks", dump_event(click(3, "u1")), key=b"u1", partition=(right + 1) % 4)
+    shop.send("clicks", dump_event(order(4, "u1", "milk")), key=b"u1", partition=right)
+    shop.log.append([good])
+
+    consumer = shop.start(store)
+    poll_until(lambda: len(shop.messages_of("dead-letters")) == 4, consumer)
+
+    assert store.content() == folded([good])
+    letters = shop.messages_of("dead-letters")
+    reasons = sorted(dict(letter.headers)["reason"].decode() for letter in letters)
+    assert reasons[0].startswith("an event of kind order in topic")
+    assert reasons[1].startswith("invalid event: ")
+    assert reasons[2].startswith("the key is b'u2', not the user_id 'u1'")
+    assert reasons[3].startswith("user_id 'u1' belongs to partition")
+    assert other_key in {letter.value for letter in letters}
+    assert {dict(letter.headers)["topic"].decode() for letter in letters} == {
+        shop.settings.topic("clicks")
+    }
+
+
+def test_an_event_that_is_too_late_is_kept_aside(shop):
+    store = Store()
+    late = Click(
+        event_id="late",
+        user_id="u1",
+        at_ms=NOW_MS - 30 * DAY_MS,
+        received_at_ms=NOW_MS,
+        item_id="milk",
+    )
+    shop.log.append([late, click(1, "u1")])
+
+    consumer = shop.start(store)
+    poll_until(lambda: len(shop.messages_of("late")) == 1, consumer)
+
+    assert shop.messages_of("late")[0].value == dump_event(late)
+    assert store.content() == folded([click(1, "u1")])
+
+
+def test_refunds_and_erasures_are_applied(shop):
+    store = Store()
+    bought = order(1, "u1", "milk", "apple")
+    refund = Refund(
+        **event_fields(2, "u1"),
+        order_id=bought.order_id,
+        ordered_at_ms=bought.at_ms,
+        item_ids=("milk",),
+    )
+    erased = [click(3, "u2"), Erasure(**event_fields(4, "u2"))]
+    shop.log.append([bought, refund, *erased])
+
+    consumer = shop.start(store)
+    poll_until(lambda: ("u1", "") in store.content() and ("u2", "") in store.rows, consumer)
+    poll_until(lambda: store.content()["u1", ""].item_ids == ("apple",), consumer)
+    poll_until(lambda: ("u2", "") not in store.content(), consumer)
+
+    assert ("u1", "dairy") not in store.content()
+
+
+def test_a_store_that_lost_everything_gets_everything_again(shop):
+    events, store = mixed_events(100), Store()
+    shop.log.append(events)
+    consumer = shop.start(store)
+    poll_until(lambda: store.content() == folded(events), consumer)
+
+    store.rows.clear()
+    store.life = "second"
+    poll_until(lambda: store.content() == folded(events), consumer)
