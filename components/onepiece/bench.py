@@ -21,6 +21,7 @@ from onepiece.errors import NotFound
 if TYPE_CHECKING:
     from onepiece.bench_online import Figures
     from onepiece.context.batching import ContextBatch
+    from onepiece.context.builder import Context
     from onepiece.context.vocabulary import Vocabulary
     from onepiece.models.onepiece import OnePiece
 
@@ -135,6 +136,37 @@ def bench_one_encode() -> BenchResult:
     )
 
 
+def bench_context_parts() -> BenchResult:
+    """Encodes a request and scores 100 candidates, against hashing its parts, which is extra."""
+    import torch
+
+    from onepiece.context.batching import collate
+    from onepiece.context.parts import part_digests
+    from onepiece.models.inputs import candidate_tensors, context_tensors
+
+    torch.set_num_threads(1)
+    context, model = _context(num_candidates=100), _model("shared")
+    batch = collate([context])
+    candidates = candidate_tensors(batch, group_size=model.recipe.group_size)
+
+    def answer() -> None:
+        with torch.inference_mode():
+            model.score_candidates(model.encode_context(context_tensors(batch)), candidates)
+
+    def hash_parts() -> None:
+        part_digests(context, context.candidate_features[:20])
+
+    baseline_s, ours_s = _take_turns(answer, hash_parts)
+    return BenchResult(
+        "context-parts",
+        baseline_s / ours_s,
+        baseline_s * 1e3,
+        ours_s * 1e3,
+        "ms",
+        _settings(model, batch),
+    )
+
+
 def bench_history_writes() -> BenchResult:
     """Writes 64 users' histories to Feast on SQLite; one by one, against one micro-batch."""
     from onepiece.events.history import HistoryUpdate
@@ -208,6 +240,7 @@ def bench_online_memory() -> BenchResult:
 BENCHMARKS: Mapping[str, Callable[[], BenchResult]] = {
     "shared-context": bench_shared_context,
     "one-encode": bench_one_encode,
+    "context-parts": bench_context_parts,
     "history-writes": bench_history_writes,
     "online-read": bench_online_read,
     "online-write": bench_online_write,
@@ -262,10 +295,15 @@ def _vocabulary() -> "Vocabulary":
 
 
 def _batch(*, num_candidates: int) -> "ContextBatch":
+    from onepiece.context.batching import collate
+
+    return collate([_context(num_candidates=num_candidates)])
+
+
+def _context(*, num_candidates: int) -> "Context":
     """Builds one request with a full history, anchors and candidates."""
     import numpy as np
 
-    from onepiece.context.batching import collate
     from onepiece.context.builder import build_context
     from onepiece.context.recipe import ContextRecipe
     from onepiece.context.request import CANDIDATE_FEATURES, Candidates, ContextRequest
@@ -296,7 +334,7 @@ def _batch(*, num_candidates: int) -> "ContextBatch":
         ),
         candidates=Candidates(some(num_candidates), features),
     )
-    return collate([build_context(request, ContextRecipe(), vocabulary)])
+    return build_context(request, ContextRecipe(), vocabulary)
 
 
 def _settings(model: "OnePiece", batch: "ContextBatch") -> dict[str, str | int]:

@@ -34,6 +34,7 @@ from onepiece.features.as_of_join import join_file
 from onepiece.features.backfill import backfill
 from onepiece.features.memory_store import MemoryStore
 from onepiece.features.redis_settings import RedisSettings
+from onepiece.features.replayed_store import replay_store
 from onepiece.features.schema import SERVICE_VIEWS, features_of, join_keys_of
 from onepiece.features.store import SignalKey, Signals, UserProfile
 from onepiece.features.view_rows import EVENT_TIMESTAMP, columns_of, signals_of
@@ -177,6 +178,25 @@ def replayed_signals(arrived: Sequence[Event], keys: Sequence[SignalKey]) -> lis
     return store.read_as_of(keys)
 
 
+def stored_signals(
+    arrived: Sequence[Event], keys: Sequence[SignalKey], *, from_ms: int
+) -> list[Signals]:
+    """Asks the store that is replayed from the log for checks."""
+    log = ListLog()
+    log.append(arrived)
+    store = replay_store(
+        log,
+        CATALOGUE,
+        history_recipe=HISTORY_RECIPE,
+        anchor_recipe=ANCHOR_RECIPE,
+        from_ms=from_ms,
+        to_ms=T0 + 4 * DAY_MS,
+        user_ids=USERS,
+        profiles=PROFILES,
+    )
+    return store.read_as_of(keys)
+
+
 def join_offline(folder: Path, keys: Sequence[SignalKey]) -> list[Signals]:
     """Joins the parquet files with the keys; Feast's part, without Feast."""
     instants = pa.array([key.as_of_ms - 1 for key in keys], pa.timestamp("ms", tz="UTC"))
@@ -235,6 +255,7 @@ def test_batch_and_stream_give_equal_signals_and_tokens(drawn, as_of, lead_ms, n
 
     assert batch == online
     assert replayed_signals(arrived, keys) == online
+    assert stored_signals(arrived, keys, from_ms=as_of_ms - lead_ms) == online
     assert context_digests(keys, batch) == context_digests(keys, online)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from onepiece.context.parts import OTHER
-from onepiece.events.schema import DAY_MS, Event, Exposure, Impression
+from onepiece.events.schema import Event, Exposure, Impression
 from onepiece.serving.skew_rebuild import Rebuilder, Rebuilt, differing_parts
 
 Cause = Literal["lag", "late_event", "unexplained"]
@@ -150,13 +150,12 @@ def _received_near(
 
 
 def _instants(exposure: Exposure, received: Sequence[int], lag_ms: int) -> list[int]:
-    """Lists the instants before which the server may have known all, and nothing later."""
+    """Lists the instants before which the server may have known all, and nothing later.
+
+    The first of all leaves out whatever came within the lag, the daily batch's rows too.
+    """
     at_ms = exposure.at_ms
     first_ms = at_ms - lag_ms
-    less = {one for one in received if first_ms <= one < at_ms} | {first_ms}
-    midnight_ms = at_ms - at_ms % DAY_MS
-    if midnight_ms > first_ms:
-        # What the daily batch makes at midnight is available one millisecond earlier.
-        less.add(midnight_ms - 1)
+    less = {first_ms, *(one for one in received if first_ms <= one < at_ms)}
     more = {one + 1 for one in received if at_ms <= one <= at_ms + lag_ms}
     return sorted(less | more)

@@ -83,10 +83,10 @@ def _run(args: argparse.Namespace) -> int:
     from onepiece.features.feast_store import FeastStore
     from onepiece.features.item_table import ItemTables
     from onepiece.output import new_folder
-    from onepiece.serving.skew_metrics import write_metrics
-    from onepiece.serving.skew_page import headline, render_page
+    from onepiece.serving.skew_files import HTML_NAME, write_files
+    from onepiece.serving.skew_page import headline
     from onepiece.serving.skew_rebuild import Rebuilder
-    from onepiece.serving.skew_report import watch
+    from onepiece.serving.skew_report import sample_of, watch
 
     recipe = _recipe(args)
     with new_folder(args.out) as unfinished:
@@ -96,12 +96,11 @@ def _run(args: argparse.Namespace) -> int:
             closing(FeastStore.open(args.store)) as store,
         ):
             rebuilder = Rebuilder(bundle, store, ItemTables(args.item_tables))
-            report = watch(log, rebuilder, bundle, recipe)
-        (unfinished / "skew.json").write_text(report.model_dump_json(indent=2) + "\n")
-        (unfinished / "skew.html").write_text(render_page(report), encoding="utf-8")
-        write_metrics(report, unfinished / "metrics.prom")
+            sample = sample_of(log, bundle, recipe)
+            report = watch(log, sample, rebuilder=rebuilder, bundle=bundle, recipe=recipe)
+        write_files(report, unfinished)
     if args.json:
         sys.stdout.write(report.model_dump_json(indent=2) + "\n")
     else:
-        sys.stdout.write(f"{headline(report)}: {args.out / 'skew.html'}\n")
+        sys.stdout.write(f"{headline(report)}: {args.out / HTML_NAME}\n")
     return int(report.is_alarming)

@@ -22,7 +22,7 @@ from onepiece.features.item_table import ItemTable
 from onepiece.serving.drift import FeatureDrift, measure
 from onepiece.serving.skew import CAUSES, Cause, Checked, Mismatch, check
 from onepiece.serving.skew_rebuild import Rebuilder, Rebuilt, draw_shelf
-from onepiece.serving.skew_sample import draw_sample
+from onepiece.serving.skew_sample import Sample, draw_sample
 
 NO_TABLE = "no_item_table"
 """An exposure of before the first item table kept: it cannot be rebuilt."""
@@ -111,14 +111,9 @@ class SkewReport(BaseModel):
         return self.unexplained_share > self.recipe.max_mismatch_share
 
 
-def watch(log: EventLog, rebuilder: Rebuilder, bundle: Bundle, recipe: SkewRecipe) -> SkewReport:
-    """Checks a sample of a bundle's exposures, and compares what they read with the training.
-
-    Raises:
-        NotFound: The log has no exposure of this bundle to check: a watch that sees nothing must
-            not look like one that is content.
-    """
-    sample = draw_sample(
+def sample_of(log: EventLog, bundle: Bundle, recipe: SkewRecipe) -> Sample:
+    """Draws the exposures of a bundle that a recipe asks for."""
+    return draw_sample(
         read_events(log),
         model_version=bundle.version,
         num_wanted=recipe.num_sampled,
@@ -126,6 +121,24 @@ def watch(log: EventLog, rebuilder: Rebuilder, bundle: Bundle, recipe: SkewRecip
         from_ms=recipe.from_ms,
         to_ms=recipe.to_ms,
     )
+
+
+def watch(
+    log: EventLog, sample: Sample, *, rebuilder: Rebuilder, bundle: Bundle, recipe: SkewRecipe
+) -> SkewReport:
+    """Checks a sample of a bundle's exposures, and compares what they read with the training.
+
+    Args:
+        log: Where the sample is from; says what was received around an exposure that differs.
+        sample: What `sample_of` drew.
+        rebuilder: Knows the offline store.
+        bundle: That answered.
+        recipe: What was asked for.
+
+    Raises:
+        NotFound: There is no exposure of this bundle to check: a watch that sees nothing must not
+            look like one that is content.
+    """
     exposures = [one for one in sample.exposures if one.at_ms >= rebuilder.first_ms]
     num_left_out = {**sample.num_left_out, NO_TABLE: len(sample.exposures) - len(exposures)}
     if not exposures:

@@ -163,7 +163,9 @@ def _print_result(result: "DemoResult", final: Path, *, elapsed_s: float, is_jso
     sys.stdout.write("\n" + render_table(result.report))
     sys.stdout.write(
         f"Live weeks against replay: equal to the cent for {result.num_replayed_equal} of "
-        f"{result.num_households} households\n\n"
+        f"{result.num_households} households\n"
+        f"Contexts rebuilt offline: {result.skew.num_by_result['equal']} of "
+        f"{result.skew.num_checked} equal\n\n"
         f"report: {final / 'report' / HTML_NAME}\n"
         f"data:   {final / 'report' / JSON_NAME}\n"
         f"took:   {elapsed_s:.0f} s\n"

@@ -32,12 +32,14 @@ from onepiece.parsing import read_recipe
 from onepiece.serving.client import GrpcClient, HttpClient
 from onepiece.serving.ray_environment import Addresses
 from onepiece.serving.schemas import RecommendRequest
+from onepiece.serving.skew_report import SkewReport
 from onepiece.simulation.cell_platform import Cell
 from onepiece.simulation.cells import CellResult, CellSetting, replay_cells
 from onepiece.simulation.demo_processes import RANKING_BUNDLE, Processes
 from onepiece.simulation.demo_recipe import DemoRecipe
 from onepiece.simulation.demo_report import num_equal, write_demo_report
 from onepiece.simulation.demo_shop import DemoShop, read_shop
+from onepiece.simulation.demo_skew import watch_live_weeks
 from onepiece.simulation.interest import prices_of
 from onepiece.simulation.live_platform import LivePlatform, TwoDoorClient
 from onepiece.simulation.logging_platform import LoggingPlatform
@@ -67,6 +69,8 @@ class DemoResult:
     num_replayed_equal: int
     """Of them, those whose orders over REST and gRPC are worth what the replay of their own cell,
     in one process and with other batches, says: to the cent."""
+    skew: SkewReport
+    """What was read over REST and gRPC, against what is rebuilt offline."""
     example_request: RecommendRequest
     """A request that the servers of this run can answer."""
 
@@ -82,7 +86,7 @@ class _LiveWeeks:
 
 def num_steps(recipe: DemoRecipe) -> int:
     """Counts the steps that a demo shows; a second model has two of its own."""
-    return 14 if recipe.ranking_training else 12
+    return 15 if recipe.ranking_training else 13
 
 
 class Demo:
@@ -140,6 +144,7 @@ class Demo:
         self._build_index()
         self._start_server()
         live = self._live_weeks(shop, log, store, batch)
+        skew = self._watch(shop, log)
         cells = self._replay_cells(shop, live.queries_of_day)
         with self._progress.step("the report", unit="reports") as bar:
             report = write_demo_report(
@@ -152,6 +157,7 @@ class Demo:
             report=report,
             num_households=len(live.gmv_by_household),
             num_replayed_equal=num_equal(self._plan, live.gmv_by_household, cells),
+            skew=skew,
             example_request=RecommendRequest(
                 request_id="example-1",
                 user_id=last.household_id,
@@ -306,6 +312,14 @@ class Demo:
                 on_progress=_shown_on(bar),
             )
         return _LiveWeeks(result.gmv_by_household(), queries_of_day)
+
+    def _watch(self, shop: DemoShop, log: SqliteEventLog) -> SkewReport:
+        """Rebuilds what the servers read."""
+        ranking = RANKING_BUNDLE if self._recipe.ranking_training else "bundle"
+        with self._progress.step("contexts rebuilt offline", unit="contexts") as bar:
+            report = watch_live_weeks(shop, log, self._path, bundle=self._path / ranking)
+            bar.to(report.num_checked)
+        return report
 
     def _replay_cells(
         self, shop: DemoShop, queries_of_day: Mapping[int, Sequence[QueryUpdate]]

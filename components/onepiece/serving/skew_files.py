@@ -1,8 +1,8 @@
-"""The skew watch's result as Prometheus metrics, in a file.
+"""The files of one run of the skew watch: page, data, and metrics for Prometheus.
 
-A job is gone before anybody scrapes it. A file needs no server: node exporter's textfile collector
-reads it where jobs have a folder on the node, and where they have none one line pushes it:
-`curl --data-binary @metrics.prom PUSHGATEWAY/metrics/job/onepiece_skew`.
+A job is gone before anybody scrapes it, so its metrics are a file. That needs no server: node
+exporter's textfile collector reads it where jobs have a folder on the node, and where they have
+none one line pushes it: `curl --data-binary @metrics.prom PUSHGATEWAY/metrics/job/onepiece_skew`.
 """
 
 from pathlib import Path
@@ -11,8 +11,23 @@ from prometheus_client import CollectorRegistry, write_to_textfile
 
 from onepiece.context.parts import OTHER, PARTS
 from onepiece.serving.skew import CAUSES
+from onepiece.serving.skew_page import render_page
 from onepiece.serving.skew_report import SkewReport
 from onepiece.telemetry import SKEW_CHECKED, SKEW_METRICS, SKEW_MISMATCHED, SKEW_PSI
+
+HTML_NAME = "skew.html"
+"""File of the page."""
+JSON_NAME = "skew.json"
+"""File of the data."""
+METRICS_NAME = "metrics.prom"
+"""File of the metrics."""
+
+
+def write_files(report: SkewReport, folder: Path) -> None:
+    """Writes page, data and metrics into a folder that is there."""
+    (folder / JSON_NAME).write_text(report.model_dump_json(indent=2) + "\n")
+    (folder / HTML_NAME).write_text(render_page(report), encoding="utf-8")
+    write_metrics(report, folder / METRICS_NAME)
 
 
 def write_metrics(report: SkewReport, path: Path) -> None:
