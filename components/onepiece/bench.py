@@ -237,6 +237,20 @@ def bench_online_memory() -> BenchResult:
     return _of_figures("online-memory", "bytes a user", weigh_users())
 
 
+def bench_history_throughput() -> BenchResult:
+    """Folds a backlog from Kafka into Redis, us an event; bare kafka-python, against ours."""
+    from onepiece.bench_stream import time_throughput
+
+    return _of_figures("history-throughput", "us an event", time_throughput())
+
+
+def bench_freshness() -> BenchResult:
+    """Follows clicks at 1,000/s from being sent to being in the row that is served."""
+    from onepiece.bench_stream import time_freshness
+
+    return _of_figures("freshness", "ms", time_freshness())
+
+
 BENCHMARKS: Mapping[str, Callable[[], BenchResult]] = {
     "shared-context": bench_shared_context,
     "one-encode": bench_one_encode,
@@ -245,6 +259,8 @@ BENCHMARKS: Mapping[str, Callable[[], BenchResult]] = {
     "online-read": bench_online_read,
     "online-write": bench_online_write,
     "online-memory": bench_online_memory,
+    "history-throughput": bench_history_throughput,
+    "freshness": bench_freshness,
 }
 """Name -> benchmark; the docstring's first line is its help."""
 

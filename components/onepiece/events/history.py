@@ -18,6 +18,7 @@ from onepiece.events.history_fold import (
 )
 from onepiece.events.history_state import HistoryState, HistoryUpdate, HistoryWriter, take_update
 from onepiece.events.log import EventLog, Position, Record
+from onepiece.events.topics import HISTORY_GROUP
 from onepiece.telemetry import (
     EVENTS_DUPLICATE,
     EVENTS_ERASED,
@@ -39,9 +40,6 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
-
-HISTORY_GROUP = "history"
-"""Consumer group of the history consumer."""
 
 
 def replay_histories(

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from onepiece.events.history_codec import decode_into, encode_history, user_of
+from onepiece.events.history_codec import decode_history, encode_history
 from onepiece.events.history_fold import Folded, HistoryRecipe, UserHistory, fold
 from onepiece.events.interactions import Interactions
 from onepiece.events.schema import Event
@@ -57,7 +57,7 @@ class HistoryState:
         self._recipe = recipe
         self._histories: dict[str, UserHistory] = {}
         self._unwritten: dict[str, None] = {}
-        self._unsaved: dict[str, set[str]] = {}
+        self._unsaved: dict[str, None] = {}
 
     def __len__(self) -> int:
         return len(self._histories)
@@ -84,8 +84,7 @@ class HistoryState:
         """Gives what must be written; it counts as written unless `put_back`."""
         updates = [take_update(user, self._histories[user]) for user in self._unwritten]
         self._unwritten.clear()
-        for update in updates:
-            self._unsaved.setdefault(update.user_id, set()).update(update.memories)
+        self._unsaved.update(dict.fromkeys(update.user_id for update in updates))
         return updates
 
     def put_back(self, updates: Iterable[HistoryUpdate]) -> None:
@@ -107,16 +106,18 @@ class HistoryState:
         self._unwritten.clear()
         self._unsaved.clear()
 
-    def changes(self) -> Iterator[tuple[bytes, bytes | None]]:
-        """Yields the messages of the changelog that bring it to this state."""
-        for user_id, categories in self._unsaved.items():
-            yield from encode_history(user_id, self._histories[user_id], categories)
+    def changes(self) -> Iterator[tuple[bytes, bytes]]:
+        """Yields the messages of the changelog that bring it to this state, by user id."""
+        for user_id in self._unsaved:
+            yield user_id.encode(), encode_history(self._histories[user_id])
 
     def note_saved(self) -> None:
         """Notes that the messages of `changes` are durable."""
         self._unsaved.clear()
 
     def restore(self, key: bytes, value: bytes | None) -> None:
-        """Takes in one message of the changelog."""
-        history = self._histories.setdefault(user_of(key), UserHistory())
-        decode_into(history, key, value)
+        """Takes in one message of the changelog; a later one of a user replaces an earlier."""
+        if value is None:
+            self._histories.pop(key.decode(), None)
+        else:
+            self._histories[key.decode()] = decode_history(value)

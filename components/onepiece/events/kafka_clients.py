@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import Any
@@ -22,6 +22,8 @@ from onepiece.events.topics import MAX_EVENT_BYTES
 
 log = logging.getLogger(__name__)
 
+_MAX_POLL_INTERVAL_MS = 600_000
+"""Longest time between two polls; chosen here: a state of millions of users is restored in it."""
 CLOSE_TIMEOUT_S = 2.0
 """Longest wait for a producer to end; chosen here, because all that it sent is already known."""
 
@@ -112,6 +114,44 @@ def new_reader(settings: KafkaSettings, *, isolation_level: str = "read_committe
         isolation_level=isolation_level,
         max_partition_fetch_bytes=MAX_EVENT_BYTES,
     )
+
+
+def new_group_reader(
+    settings: KafkaSettings,
+    group: str,
+    topics: Sequence[str],
+    *,
+    listener: Any = None,
+    strategies: Sequence[type[Any]] | None = None,
+) -> Any:
+    """Makes a member of a group, which commits nothing by itself.
+
+    Args:
+        settings: Where the brokers are.
+        group: Name, without the prefix.
+        topics: Names, with the prefix.
+        listener: Hears which partitions are taken and given.
+        strategies: How partitions are assigned; None for the library's choice.
+    """
+    session_ms = int(settings.session_timeout_s * 1_000)
+    options = {} if strategies is None else {"partition_assignment_strategy": list(strategies)}
+    consumer = KafkaConsumer(
+        **connection(settings),
+        **options,
+        group_id=settings.topic(group),
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        isolation_level="read_committed",
+        max_partition_fetch_bytes=MAX_EVENT_BYTES,
+        session_timeout_ms=session_ms,
+        heartbeat_interval_ms=session_ms // 5,
+        max_poll_interval_ms=_MAX_POLL_INTERVAL_MS,
+    )
+    # Else the first join can come before the topics are known, and nothing is assigned.
+    for topic in topics:
+        consumer.partitions_for_topic(topic)
+    consumer.subscribe(list(topics), listener=listener)
+    return consumer
 
 
 def new_admin(settings: KafkaSettings) -> Any:

@@ -23,34 +23,35 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
+from kafka import ConsumerRebalanceListener, TopicPartition
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.errors import KafkaError, KafkaTimeoutError
 from kafka.protocol.consumer.metadata import ConsumerProtocolAssignment
 from kafka.structs import OffsetAndMetadata
 
 from onepiece.errors import InvalidEvent, Unavailable
-from onepiece.events.history import HISTORY_GROUP, count_folded
+from onepiece.events.history import count_folded
 from onepiece.events.history_fold import Folded, HistoryRecipe
 from onepiece.events.history_state import HistoryState, HistoryWriter
 from onepiece.events.kafka_clients import (
-    connection,
     drop_producer,
     explained,
     kafka_partition_of,
+    new_group_reader,
     new_producer,
     new_reader,
     run_within,
 )
 from onepiece.events.kafka_settings import KafkaSettings
+from onepiece.events.kafka_topics import ensure_topic
 from onepiece.events.schema import Event, parse_event
 from onepiece.events.topics import (
     DEAD_LETTERS,
-    HISTORY_CHANGELOG,
+    HISTORY_GROUP,
     HISTORY_KINDS,
     LATE,
-    MAX_EVENT_BYTES,
     TOPIC_OF_KIND,
+    changelog_of,
 )
 from onepiece.telemetry import (
     EVENTS_UNREADABLE,
@@ -63,8 +64,6 @@ log = logging.getLogger(__name__)
 
 _POLL_MS = 50
 """Longest wait of one poll for news."""
-_MAX_POLL_INTERVAL_MS = 600_000
-"""Longest time between two polls; chosen here: a state of millions of users is restored in it."""
 _RESTORE_TIMEOUT_S = 300.0
 """Longest time to read the changelog of one partition."""
 _HISTORY_TOPICS = tuple(TOPIC_OF_KIND[kind].name for kind in HISTORY_KINDS)
@@ -157,6 +156,7 @@ class KafkaHistoryConsumer:
         monotonic_s: Callable[[], float],
         now_ms: Callable[[], int],
         store_id: Callable[[], str] = lambda: "",
+        group: str = HISTORY_GROUP,
         checkpoint_interval_s: float = 5.0,
         max_records: int = 10_000,
     ) -> None:
@@ -171,6 +171,7 @@ class KafkaHistoryConsumer:
             now_ms: Unix ms, for the freshness that is measured, never for what is folded.
             store_id: Names the store's present life: when it changes, the store may have lost
                 what it held, and all is written again.
+            group: Of the members that share the work; its changelog is its own.
             checkpoint_interval_s: Time between two checkpoints; 0 for one a micro-batch.
             max_records: Most messages of a micro-batch.
 
@@ -195,10 +196,18 @@ class KafkaHistoryConsumer:
         self._must_ask_store = True
         self._producer: Any = None
         self._listener = _Listener()
+        self._changelog = settings.topic(changelog_of(group).name)
+        ensure_topic(settings, changelog_of(group))
         self._topics = [settings.topic(name) for name in _HISTORY_TOPICS]
         self._kind_of = {settings.topic(name): kind for name, kind in _KIND_OF_TOPIC.items()}
         with explained(settings, "join the group of the history consumer"):
-            self._consumer = self._join()
+            self._consumer = new_group_reader(
+                settings,
+                group,
+                self._topics,
+                listener=self._listener,
+                strategies=[CoPartitionedAssignor],
+            )
 
     @property
     def partitions(self) -> tuple[int, ...]:
@@ -290,25 +299,6 @@ class KafkaHistoryConsumer:
             self._consumer.close()
         if self._producer is not None:
             drop_producer(self._producer)
-
-    def _join(self) -> Any:
-        consumer = KafkaConsumer(
-            **connection(self._settings),
-            group_id=self._settings.topic(HISTORY_GROUP),
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            isolation_level="read_committed",
-            max_partition_fetch_bytes=MAX_EVENT_BYTES,
-            session_timeout_ms=int(self._settings.session_timeout_s * 1_000),
-            heartbeat_interval_ms=int(self._settings.session_timeout_s * 1_000) // 5,
-            max_poll_interval_ms=_MAX_POLL_INTERVAL_MS,
-            partition_assignment_strategy=[CoPartitionedAssignor],
-        )
-        # Else the first join can come before the topics are known, and nothing is assigned.
-        for topic in self._topics:
-            consumer.partitions_for_topic(topic)
-        consumer.subscribe(self._topics, listener=self._listener)
-        return consumer
 
     def _read(self, message: Any, state: HistoryState) -> Event | None:
         """Parses a message and checks that it lies where its user's events belong."""
@@ -415,7 +405,7 @@ class KafkaHistoryConsumer:
 
     def _read_changelog(self, number: int, state: HistoryState) -> int:
         """Reads the changelog up to its end, open transactions included: they are waited for."""
-        partition = TopicPartition(self._settings.topic(HISTORY_CHANGELOG.name), number)
+        partition = TopicPartition(self._changelog, number)
         timeout_ms = int(self._settings.timeout_s * 1_000)
         dirty = new_reader(self._settings, isolation_level="read_uncommitted")
         reader = new_reader(self._settings)
@@ -448,24 +438,25 @@ class KafkaHistoryConsumer:
         timeout_s = self._settings.timeout_s
         producer = self._ready_producer()
         producer.begin_transaction()
-        changelog = self._settings.topic(HISTORY_CHANGELOG.name)
         futures = [
-            producer.send(changelog, key=key, value=value, partition=number)
+            producer.send(self._changelog, key=key, value=value, partition=number)
             for number, state in states.items()
             for key, value in state.changes()
         ]
         futures += [
             _send_aside(producer, aside) for number in states for aside in self._asides[number]
         ]
+        # A commit succeeds even if a batch gave up after its last try, so each one is looked at.
         for future in futures:
-            future.get(timeout_s)
+            if not future.succeeded():
+                future.get(timeout_s)
         if offsets:
             run_within(lambda: producer.send_offsets_to_transaction(offsets, membership), timeout_s)
         run_within(producer.commit_transaction, timeout_s)
 
     def _ready_producer(self) -> Any:
         if self._producer is None:
-            name = f"{self._settings.topic(HISTORY_GROUP)}-{uuid.uuid4()}"
+            name = f"{self._changelog}-{uuid.uuid4()}"
             self._producer = new_producer(self._settings, transactional_id=name)
         return self._producer
 

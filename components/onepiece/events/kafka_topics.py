@@ -1,11 +1,12 @@
 """Makes the topics of `topics.py` on a cluster, and compares them with what is there."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import UnknownTopicOrPartitionError
 
-from onepiece.errors import InvalidInput, NotFound
+from onepiece.errors import InvalidInput, NotFound, OutputExists
 from onepiece.events.kafka_clients import explained, new_admin
 from onepiece.events.kafka_settings import KafkaSettings
 from onepiece.events.topics import TOPICS, Topic
@@ -19,6 +20,16 @@ def create_topics(settings: KafkaSettings) -> None:
         EventLogUnavailable: No broker answers, or it refused.
     """
     _create(settings, TOPICS)
+
+
+def ensure_topic(settings: KafkaSettings, topic: Topic) -> None:
+    """Makes one topic unless it is there.
+
+    Raises:
+        EventLogUnavailable: No broker answers, or it refused.
+    """
+    with suppress(OutputExists):
+        _create(settings, [topic])
 
 
 def apply_topics(settings: KafkaSettings) -> tuple[list[str], list[str]]:

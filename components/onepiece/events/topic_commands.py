@@ -1,14 +1,16 @@
 """The verbs of `onepiece events` that are about Kafka's topics."""
 
 import argparse
+import json
 import os
 import sys
+from dataclasses import asdict
 
 from onepiece.events.log_options import kafka_settings
 
 
 def add_topic_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Registers `topics`."""
+    """Registers `topics` and `dead-letters`."""
     topics = subparsers.add_parser(
         "topics",
         help="show, make or render Kafka's topics",
@@ -42,6 +44,19 @@ def add_topic_commands(subparsers: "argparse._SubParsersAction[argparse.Argument
         help="name of the Kafka object, with --render (default %(default)s)",
     )
     topics.set_defaults(run=_run_topics)
+    letters = subparsers.add_parser(
+        "dead-letters",
+        help="list or replay the messages that were no event",
+        description="List what no reader could use, with the reason and where it lay; or send "
+        "what has become readable to its topic, each message once.",
+        epilog="example: onepiece events dead-letters list --limit 5 --json",
+    )
+    letters.add_argument("action", choices=("list", "replay"))
+    letters.add_argument(
+        "--limit", type=int, help="newest letters of each partition to list (default: all)"
+    )
+    letters.add_argument("--json", action="store_true", help="one JSON object a line")
+    letters.set_defaults(run=_run_dead_letters)
 
 
 def _run_topics(args: argparse.Namespace) -> int:
@@ -81,4 +96,32 @@ def _apply() -> int:
     made, changed = apply_topics(kafka_settings(os.environ))
     for word, names in (("made", made), ("changed", changed)):
         sys.stdout.write(f"{word}: {', '.join(names) or 'nothing'}\n")
+    return 0
+
+
+def _run_dead_letters(args: argparse.Namespace) -> int:
+    from onepiece.events.kafka_dead_letters import list_dead_letters, replay_dead_letters
+
+    settings = kafka_settings(os.environ)
+    if args.action == "replay":
+        replayed = replay_dead_letters(settings)
+        if args.json:
+            sys.stdout.write(json.dumps(asdict(replayed)) + "\n")
+        else:
+            sys.stdout.write(
+                f"sent {replayed.num_sent} to their topics; {replayed.num_kept} still are none\n"
+            )
+        return 0
+    for letter in list_dead_letters(settings, limit=args.limit):
+        if args.json:
+            fields = asdict(letter)
+            # As they came: bytes that are no text are escaped, and nothing is lost.
+            for name in ("key", "value"):
+                fields[name] = fields[name].decode("utf-8", "backslashreplace")
+            sys.stdout.write(json.dumps(fields) + "\n")
+            continue
+        sys.stdout.write(
+            f"{letter.partition}:{letter.offset} from {letter.topic}:{letter.topic_offset} "
+            f"{letter.reason}; {len(letter.value)} bytes: {letter.value[:80]!r}\n"
+        )
     return 0

@@ -81,13 +81,20 @@ DEAD_LETTERS = Topic(
     retention_days=30,
 )
 """What no reader can use; `onepiece events dead-letters` lists and replays it."""
-HISTORY_CHANGELOG = Topic(
-    "history-changelog",
-    "state of the history consumer, by user id, and by user id and category",
-    True,
-    cleanup="compact",
-)
-"""From which a consumer restores the state of the partitions that it is given."""
+HISTORY_GROUP = "history"
+"""Consumer group of the history consumer."""
+
+
+def changelog_of(group: str) -> Topic:
+    """Declares the topic from which a group's members restore the state of their partitions."""
+    return Topic(
+        f"{group}-changelog",
+        "state of the history consumer, by user id",
+        True,
+        cleanup="compact",
+    )
+
+
 ITEMS = Topic("items", "price and stock of an item, by item id", False, cleanup="compact")
 """What servers refresh their item table from."""
 
@@ -95,7 +102,7 @@ TOPICS: tuple[Topic, ...] = (
     *TOPIC_OF_KIND.values(),
     LATE,
     DEAD_LETTERS,
-    HISTORY_CHANGELOG,
+    changelog_of(HISTORY_GROUP),
     ITEMS,
 )
 """Every topic."""

@@ -106,7 +106,7 @@ def run_consume(args: argparse.Namespace) -> int:
     """Runs the history consumer until it is told to stop, or until the end of the log."""
     from prometheus_client import start_http_server
 
-    from onepiece.features.consume import consume
+    from onepiece.features.consume import collect_rarely, consume
     from onepiece.features.open_store import open_online_store
 
     stop = threading.Event()
@@ -118,6 +118,7 @@ def run_consume(args: argparse.Namespace) -> int:
         closing(open_online_store(args.store)) as store,
         _history_consumer(args, store) as consumer,
     ):
+        collect_rarely()
         sys.stderr.write("history consumer ready\n")
         num_read = consume(
             consumer,

@@ -10,6 +10,7 @@ import pytest
 from onepiece.events.history_fold import HistoryRecipe
 from onepiece.events.history_state import HistoryState, HistoryUpdate
 from onepiece.events.kafka_clients import kafka_partition_of, new_producer, new_reader
+from onepiece.events.kafka_dead_letters import list_dead_letters, replay_dead_letters
 from onepiece.events.kafka_history import KafkaHistoryConsumer
 from onepiece.events.kafka_log import KafkaEventLog
 from onepiece.events.kafka_settings import KafkaSettings
@@ -232,6 +233,26 @@ def test_what_is_no_event_goes_to_the_dead_letters_and_the_rest_is_folded(shop):
     assert {dict(letter.headers)["topic"].decode() for letter in letters} == {
         shop.settings.topic("clicks")
     }
+
+
+def test_dead_letters_are_listed_and_each_is_replayed_once_it_can_be_read(shop):
+    store = Store()
+    good, right = click(1, "u1"), kafka_partition_of("u1", 4)
+    wrong_place = dump_event(good)
+    shop.send("clicks", wrong_place, key=b"someone else", partition=right)
+    shop.send("clicks", b"{", key=b"u1", partition=right)
+    consumer = shop.start(store)
+    poll_until(lambda: len(list_dead_letters(shop.settings)) == 2, consumer)
+
+    letters = list_dead_letters(shop.settings)
+    first, second = replay_dead_letters(shop.settings), replay_dead_letters(shop.settings)
+    poll_until(lambda: store.content() == folded([good]), consumer)
+
+    assert {letter.value for letter in letters} == {wrong_place, b"{"}
+    assert {letter.topic for letter in letters} == {shop.settings.topic("clicks")}
+    assert (first.num_sent, first.num_kept) == (1, 1)
+    assert (second.num_sent, second.num_kept) == (0, 0)
+    assert len(list_dead_letters(shop.settings, limit=1)) >= 1
 
 
 def test_an_event_that_is_too_late_is_kept_aside(shop):

@@ -1,0 +1,219 @@
+"""Times the stream: Kafka to Redis, on services of its own; `bench.py` prints what it finds."""
+
+import statistics
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from onepiece.bench_online import Figures
+from onepiece.events.history_fold import HistoryRecipe
+from onepiece.events.kafka_clients import kafka_partition_of, new_group_reader, new_producer
+from onepiece.events.kafka_history import KafkaHistoryConsumer
+from onepiece.events.kafka_settings import KafkaSettings
+from onepiece.events.kafka_topics import create_topics
+from onepiece.events.schema import Click, Event, dump_event
+from onepiece.events.topics import HISTORY_KINDS, TOPIC_OF_KIND
+from onepiece.features.consume import collect_rarely
+from onepiece.features.redis_settings import RedisSettings
+from onepiece.features.redis_store import RedisStore
+from onepiece.features.store import SignalKey
+from onepiece.simulation.fault_events import shop_catalogue, shop_events
+from onepiece.simulation.services import KafkaService, RedisService, fetch_kafka, free_ports
+
+LIBS = Path("build/kafka-libs")
+NUM_EVENTS = 200_000
+NUM_USERS = 50_000
+NUM_ROUNDS = 3
+RATE_PER_S = 1_000
+NUM_PACED = 15_000
+"""Events sent at `RATE_PER_S`; the first fifth is for warming up."""
+NUM_PROBED = 1_500
+"""Clicks followed into a served row, of the rest."""
+
+
+def time_throughput() -> Figures:
+    """Reads a backlog: bare kafka-python that counts messages, and our consumer into Redis."""
+    with _running() as (settings, store):
+        _fill(settings, shop_events(NUM_EVENTS, num_users=NUM_USERS, seed=0, rate_per_s=20_000.0))
+        bare: list[float] = []
+        ours: list[float] = []
+        cpu_us: list[float] = []
+        for number in range(NUM_ROUNDS):
+            store._redis.flushall()
+            bare.append(NUM_EVENTS / _read_bare(settings, f"bare-{number}"))
+            elapsed_s, cpu_s = _consume(settings, store, f"ours-{number}")
+            ours.append(NUM_EVENTS / elapsed_s)
+            cpu_us.append(cpu_s * 1e6 / NUM_EVENTS)
+    others = {
+        "ours_events_per_s": statistics.median(ours),
+        "ours_events_per_s_least": min(ours),
+        "ours_events_per_s_most": max(ours),
+        "ours_cpu_us_per_event": statistics.median(cpu_us),
+        "ours_events_per_cpu_s": 1e6 / statistics.median(cpu_us),
+        "bare_events_per_s": statistics.median(bare),
+    }
+    return Figures(
+        1e6 / statistics.median(bare),
+        1e6 / statistics.median(ours),
+        others,
+        {"events": NUM_EVENTS, "users": NUM_USERS, "rounds": NUM_ROUNDS},
+    )
+
+
+def time_freshness() -> Figures:
+    """Sends clicks at 1,000 a second, and looks until they are in the row that is served."""
+    with _running() as (settings, store):
+        stop = threading.Event()
+        consumer = _consumer(settings, store, group="history")
+        folding = threading.Thread(target=_poll_until, args=(consumer, stop), daemon=True)
+        folding.start()
+        sent_s: dict[str, float] = {}
+        sending = threading.Thread(target=_send_paced, args=(settings, sent_s), daemon=True)
+        sending.start()
+        delays_s = _follow(store, sent_s, sending)
+        sending.join()
+        stop.set()
+        folding.join()
+        consumer.close()
+    p50, p99 = (float(np.percentile(delays_s, at)) * 1e3 for at in (50, 99))
+    return Figures(
+        50.0,
+        p50,
+        {"p50_ms": p50, "p99_ms": p99, "most_ms": max(delays_s) * 1e3},
+        {"events_per_s": RATE_PER_S, "followed": len(delays_s), "baseline": "the goal"},
+    )
+
+
+@contextmanager
+def _running() -> Iterator[tuple[KafkaSettings, RedisStore]]:
+    """Starts Kafka and Redis, makes the topics, and ends both."""
+    kafka_port, controller_port, redis_port = free_ports(3)
+    with TemporaryDirectory() as name:
+        kafka = KafkaService(fetch_kafka(LIBS), Path(name) / "kafka", kafka_port)
+        redis = RedisService(Path(name) / "redis", redis_port, ("--save", "", "--appendonly", "no"))
+        kafka.prepare(controller_port=controller_port)
+        try:
+            kafka.start()
+            redis.start()
+            settings = KafkaSettings(bootstrap_servers=kafka.bootstrap_servers)
+            create_topics(settings)
+            store = RedisStore(RedisSettings(address=redis.address), project="bench")
+            yield settings, store
+            store.close()
+        finally:
+            kafka.kill()
+            redis.kill()
+
+
+def _fill(settings: KafkaSettings, events: Iterator[Event]) -> None:
+    producer = new_producer(settings, transactional_id=None)
+    futures = [_send(producer, settings, event) for event in events]
+    for future in futures:
+        future.get(settings.timeout_s)
+    producer.close()
+
+
+def _send(producer: Any, settings: KafkaSettings, event: Event) -> Any:
+    return producer.send(
+        settings.topic(TOPIC_OF_KIND[event.kind].name),
+        key=event.user_id.encode(),
+        value=dump_event(event),
+        partition=kafka_partition_of(event.user_id, settings.num_partitions),
+    )
+
+
+def _read_bare(settings: KafkaSettings, group: str) -> float:
+    """Counts all messages of the histories' topics by kafka-python alone; seconds."""
+    reader = new_group_reader(
+        settings, group, [settings.topic(TOPIC_OF_KIND[kind].name) for kind in HISTORY_KINDS]
+    )
+    num_read = 0
+    started_s = 0.0
+    while num_read < NUM_EVENTS:
+        batch = reader.poll(100, max_records=10_000)
+        if batch and not started_s:
+            started_s = time.perf_counter()
+        num_read += sum(map(len, batch.values()))
+    elapsed_s = time.perf_counter() - started_s
+    reader.close()
+    return elapsed_s
+
+
+def _consumer(settings: KafkaSettings, store: RedisStore, *, group: str) -> KafkaHistoryConsumer:
+    return KafkaHistoryConsumer(
+        settings,
+        store,
+        category_of=shop_catalogue().category_of,
+        recipe=HistoryRecipe(),
+        monotonic_s=time.monotonic,
+        now_ms=lambda: time.time_ns() // 1_000_000,
+        store_id=store.server_id,
+        group=group,
+    )
+
+
+def _consume(settings: KafkaSettings, store: RedisStore, group: str) -> tuple[float, float]:
+    """Folds the backlog into Redis, checkpoints included; wall and CPU seconds."""
+    consumer = _consumer(settings, store, group=group)
+    collect_rarely()
+    num_read = 0
+    started_s = started_cpu_s = 0.0
+    while num_read < NUM_EVENTS:
+        before = time.perf_counter(), time.process_time()
+        count = consumer.poll()
+        if count and not num_read:
+            started_s, started_cpu_s = before
+        num_read += count
+    consumer.checkpoint()
+    elapsed = time.perf_counter() - started_s, time.process_time() - started_cpu_s
+    consumer.close()
+    return elapsed
+
+
+def _poll_until(consumer: KafkaHistoryConsumer, stop: threading.Event) -> None:
+    while not stop.is_set():
+        consumer.poll()
+
+
+def _send_paced(settings: KafkaSettings, sent_s: dict[str, float]) -> None:
+    """Sends one click after the other, each of another user, at the rate."""
+    producer = new_producer(settings, transactional_id=None)
+    started_s = time.perf_counter()
+    for number in range(NUM_PACED):
+        wait_s = started_s + number / RATE_PER_S - time.perf_counter()
+        if wait_s > 0:
+            time.sleep(wait_s)
+        now_ms = time.time_ns() // 1_000_000
+        user_id = f"user-{number:07d}"
+        click = Click(
+            event_id=f"event-{number}",
+            user_id=user_id,
+            at_ms=now_ms,
+            received_at_ms=now_ms,
+            item_id=f"item-{number % 2_000:05d}",
+        )
+        _send(producer, settings, click)
+        sent_s[user_id] = time.perf_counter()
+    producer.close()
+
+
+def _follow(store: RedisStore, sent_s: dict[str, float], sending: threading.Thread) -> list[float]:
+    """Reads the newest user's row until her click is in it, again and again."""
+    delays_s: list[float] = []
+    while len(delays_s) < NUM_PROBED and sending.is_alive():
+        number = len(sent_s) - 1
+        if number < NUM_PACED // 5:
+            time.sleep(0.01)
+            continue
+        user_id = f"user-{number:07d}"
+        key = SignalKey(user_id, "-", "-", 0)
+        while not len(store.read([key])[0].recent):
+            time.sleep(0.001)
+        delays_s.append(time.perf_counter() - sent_s[user_id])
+    return delays_s
