@@ -5,12 +5,13 @@ with one from another run.
 """
 
 import argparse
+import itertools
 import json
 import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 from onepiece.errors import NotFound
 
 if TYPE_CHECKING:
+    from onepiece.bench_online import Figures
     from onepiece.context.batching import ContextBatch
     from onepiece.context.builder import Context
     from onepiece.context.vocabulary import Vocabulary
@@ -38,6 +40,8 @@ class BenchResult:
     ours: float
     unit: str
     settings: Mapping[str, str | int]
+    others: Mapping[str, float] = field(default_factory=dict)
+    """What else was measured in the same run; the unit is in each name."""
 
 
 def add_command(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -67,6 +71,8 @@ def _run(args: argparse.Namespace) -> int:
             f"{result.name}: {result.ratio:.1f}x (baseline {result.baseline:.3g} {result.unit}, "
             f"ours {result.ours:.3g} {result.unit}; {settings})\n"
         )
+        for name, value in result.others.items():
+            sys.stdout.write(f"  {name:32} {value:.4g}\n")
     return 0
 
 
@@ -185,12 +191,19 @@ def bench_history_writes() -> BenchResult:
             Path("feature_repo"), FeatureStoreSettings(folder=Path(folder) / "store")
         )
 
+        versions = itertools.count(num_events)
+
+        def newer() -> list[HistoryUpdate]:
+            """What is not newer is not written."""
+            version = next(versions)
+            return [replace(update, num_events=version) for update in updates]
+
         def one_by_one() -> None:
-            for update in updates:
+            for update in newer():
                 store.write_histories([update])
 
         baseline_s, ours_s = _take_turns(
-            one_by_one, lambda: store.write_histories(updates), num_rounds=8
+            one_by_one, lambda: store.write_histories(newer()), num_rounds=8
         )
         store.close()
     return BenchResult(
@@ -203,13 +216,44 @@ def bench_history_writes() -> BenchResult:
     )
 
 
+def bench_online_read() -> BenchResult:
+    """Reads a request's features, the median; bare from Redis, against decoded by our store."""
+    from onepiece.bench_online import time_reads
+
+    return _of_figures("online-read", "ms", time_reads())
+
+
+def bench_online_write() -> BenchResult:
+    """Writes users' states to Redis, CPU time of this process; bare HSETs, against our store."""
+    from onepiece.bench_online import time_writes
+
+    return _of_figures("online-write", "us a row", time_writes())
+
+
+def bench_online_memory() -> BenchResult:
+    """Fills Redis with 20,000 users; the bytes of their values, against the memory they take."""
+    from onepiece.bench_online import weigh_users
+
+    return _of_figures("online-memory", "bytes a user", weigh_users())
+
+
 BENCHMARKS: Mapping[str, Callable[[], BenchResult]] = {
     "shared-context": bench_shared_context,
     "one-encode": bench_one_encode,
     "context-parts": bench_context_parts,
     "history-writes": bench_history_writes,
+    "online-read": bench_online_read,
+    "online-write": bench_online_write,
+    "online-memory": bench_online_memory,
 }
 """Name -> benchmark; the docstring's first line is its help."""
+
+
+def _of_figures(name: str, unit: str, figures: "Figures") -> BenchResult:
+    baseline, ours = figures.baseline, figures.ours
+    return BenchResult(
+        name, baseline / ours, baseline, ours, unit, figures.settings, figures.others
+    )
 
 
 def _take_turns(

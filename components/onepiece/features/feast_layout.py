@@ -114,7 +114,7 @@ def _encode_ints(column: Sequence[int]) -> list[bytes]:
 
 def _encode_int_lists(column: Sequence[Sequence[int]]) -> list[bytes]:
     encoded = []
-    for body in _varints(column):
+    for body in _small_numbers(column) or _varints(column):
         packed = b"\x0a" + _length(len(body)) + body if body else b""
         encoded.append(b"\x72" + _length(len(packed)) + packed)
     return encoded
@@ -126,6 +126,15 @@ def _encode_instant(version: int) -> bytes:
     return (b"\x08" + _length(seconds) if seconds else b"") + (
         b"\x10" + _length(millis * 1_000_000) if millis else b""
     )
+
+
+def _small_numbers(column: Sequence[Sequence[int]]) -> list[bytes] | None:
+    """Encodes lists of numbers below 128, such as actions; None if there are others."""
+    try:
+        bodies = [bytes(entries) for entries in column]
+    except ValueError:
+        return None
+    return bodies if all(body.isascii() for body in bodies) else None
 
 
 def _varints(column: Sequence[Sequence[int]]) -> list[bytes]:

@@ -5,8 +5,7 @@ meaning of each column.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -54,9 +53,8 @@ _ARROW_TYPES: dict[str, pa.DataType] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class ViewRow:
-    """One row of a view."""
+class ViewRow(NamedTuple):
+    """One row of a view; a tuple, because the stream makes so many."""
 
     key: tuple[str, ...]
     """Values of the view's join keys."""

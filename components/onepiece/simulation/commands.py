@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onepiece.simulation import depth_commands
+from onepiece.simulation.fault_commands import add_fault_commands
 from onepiece.simulation.service_commands import add_service_commands
 
 if TYPE_CHECKING:
@@ -48,8 +49,9 @@ def add_command(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Registers `planted`, `depth` and `services`."""
+    """Registers `planted`, `depth`, `services` and `faults`."""
     add_service_commands(subparsers)
+    add_fault_commands(subparsers)
     summary = "train models in planted worlds, whose best possible ranking is known exactly"
     planted = subparsers.add_parser(
         "planted",

@@ -75,6 +75,11 @@ class RunFolder:
         self._tell_guard(f"start {child.pid}")
         return child
 
+    def adopt(self, process: "subprocess.Popen[bytes] | None") -> None:
+        """Has the guard end a process, the leader of its group, that others start and stop."""
+        if process is not None:
+            self._tell_guard(f"start {process.pid}")
+
     def stop(self, child: subprocess.Popen[str]) -> None:
         """Ends one child and its group: SIGTERM, and SIGKILL when it does not end in time."""
         end_group(child)

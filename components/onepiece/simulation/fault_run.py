@@ -1,0 +1,435 @@
+"""The fault suite: events flow while what carries them is killed, and nothing may be missing.
+
+A producer sends events to a real Kafka, history consumers fold them into a real Redis. Meanwhile
+broker, Redis and consumers are killed with SIGKILL, consumers also at chosen points. At the end
+every acknowledged event must be in the log, and every history in Redis must be the plain fold of
+the events sent, each counted once.
+"""
+
+import json
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from onepiece.datasets.catalogue_file import write_catalogue
+from onepiece.errors import FeatureStoreUnavailable, OnePieceError
+from onepiece.events.history_fold import HistoryRecipe
+from onepiece.events.history_state import HistoryState
+from onepiece.events.kafka_clients import drop_producer, kafka_partition_of, new_producer
+from onepiece.events.kafka_log import KafkaEventLog
+from onepiece.events.kafka_settings import KafkaSettings
+from onepiece.events.kafka_topics import create_topics
+from onepiece.events.log import read_events
+from onepiece.events.schema import Click, Event, dump_event
+from onepiece.events.topics import TOPIC_OF_KIND
+from onepiece.features.feast_settings import FeatureStoreSettings, save_settings
+from onepiece.features.open_store import open_online_store
+from onepiece.features.redis_settings import RedisSettings
+from onepiece.features.store import SignalKey
+from onepiece.simulation.fault_consumer import POINTS
+from onepiece.simulation.fault_events import START_MS, shop_catalogue, shop_events
+from onepiece.simulation.run_folder import RunFolder
+from onepiece.simulation.services import KafkaService, RedisService, fetch_kafka, free_ports
+
+BATCH_EVENTS = 500
+"""Events sent before their acknowledgements are awaited."""
+_KEYS_PER_READ = 500
+Victim = Literal["broker", "redis", "consumer"]
+
+
+class FaultRecipe(BaseModel):
+    """What flows and what is killed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    num_events: int = Field(20_000, ge=1_000, le=100_000_000, description="Events sent.")
+    num_users: int = Field(2_000, ge=1, le=10_000_000, description="Users of the shop.")
+    num_kills: int = Field(6, ge=0, le=10_000, description="Times that something is killed.")
+    num_consumers: int = Field(2, ge=1, le=64, description="Members of the consumer group.")
+    num_partitions: int = Field(8, ge=1, le=1_000, description="Partitions of a topic by user.")
+    max_rate_per_s: float = Field(
+        2_000.0, gt=0.0, le=1e6, description="Events sent in a second, at most."
+    )
+    checkpoint_interval_s: float = Field(
+        2.0, ge=0.0, le=600.0, description="Of the consumers, in seconds."
+    )
+    max_recovery_s: float = Field(
+        120.0, gt=0.0, le=3_600.0, description="After a kill, and at the end: longest wait."
+    )
+    seed: int = Field(0, ge=0, description="Of the events and of what is killed when.")
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """One kill, and how long it was felt."""
+
+    at_event: int
+    """Events sent before it."""
+    victim: Victim
+    point: str
+    """Where a consumer died; empty for a random instant."""
+    recovery_s: float
+    """From the kill until new events of every partition were in the online store."""
+
+
+@dataclass(frozen=True, slots=True)
+class FaultResult:
+    """What a run found."""
+
+    seed: int
+    num_sent: int
+    """Events sent, copies included."""
+    num_acknowledged: int
+    num_distinct: int
+    """Distinct event ids among those sent."""
+    num_lost: int
+    """Acknowledged event ids that are not in the log."""
+    num_histories: int
+    """Histories compared: one a user, one a user and category."""
+    num_wrong: int
+    """Histories that are not the fold of what was sent."""
+    examples: tuple[str, ...]
+    seconds: float
+    kills: tuple[Kill, ...]
+
+
+class FaultFailed(OnePieceError):
+    """A run did not get to its end."""
+
+
+@dataclass
+class _Sender:
+    """Sends events at a bounded rate, and again until they are acknowledged."""
+
+    settings: KafkaSettings
+    max_rate_per_s: float
+    num_sent: int = 0
+    acknowledged: set[str] = field(default_factory=set)
+    _producer: Any = None
+
+    def send(self, events: Iterator[Event]) -> None:
+        """Sends all; returns when every one is acknowledged."""
+        started_s = time.monotonic()
+        while batch := list(islice(events, BATCH_EVENTS)):
+            self._send_batch(batch)
+            self.num_sent += len(batch)
+            ahead_s = self.num_sent / self.max_rate_per_s - (time.monotonic() - started_s)
+            if ahead_s > 0:
+                time.sleep(ahead_s)
+        self.close()
+
+    def close(self) -> None:
+        """Ends the producer."""
+        if self._producer is not None:
+            drop_producer(self._producer)
+            self._producer = None
+
+    def _send_batch(self, batch: list[Event]) -> None:
+        waiting = batch
+        while waiting:
+            failed: list[Event] = []
+            try:
+                if self._producer is None:
+                    self._producer = new_producer(self.settings, transactional_id=None)
+                futures = [self._send_one(event) for event in waiting]
+            except Exception:
+                self.close()
+                continue
+            for event, future in zip(waiting, futures, strict=True):
+                try:
+                    future.get(self.settings.timeout_s + 5.0)
+                    self.acknowledged.add(event.event_id)
+                except Exception:
+                    failed.append(event)
+            if failed:
+                self.close()
+            waiting = failed
+
+    def _send_one(self, event: Event) -> Any:
+        return self._producer.send(
+            self.settings.topic(TOPIC_OF_KIND[event.kind].name),
+            key=event.user_id.encode(),
+            value=dump_event(event),
+            partition=kafka_partition_of(event.user_id, self.settings.num_partitions),
+        )
+
+
+class FaultRun:
+    """One run, in the folder of `run`."""
+
+    def __init__(
+        self, recipe: FaultRecipe, *, run: RunFolder, libs: Path, on_log: Callable[[str], None]
+    ) -> None:
+        """Takes what a run needs; starts nothing.
+
+        Args:
+            recipe: What flows and what is killed.
+            run: Where everything is written and by whose guard processes end.
+            libs: Where Kafka's jars are kept.
+            on_log: Shows one line of what happens.
+        """
+        self._recipe = recipe
+        self._run = run
+        self._on_log = on_log
+        kafka_port, controller_port, redis_port = free_ports(3)
+        self._kafka = KafkaService(fetch_kafka(libs), run.path / "kafka", kafka_port)
+        self._kafka.prepare(controller_port=controller_port)
+        self._redis = RedisService(run.path / "redis", redis_port)
+        self._settings = KafkaSettings(
+            bootstrap_servers=self._kafka.bootstrap_servers,
+            num_partitions=recipe.num_partitions,
+            session_timeout_s=6.0,
+            transaction_timeout_s=5.0,
+        )
+        self._consumers: list[subprocess.Popen[str] | None] = [None] * recipe.num_consumers
+        self._random = random.Random(recipe.seed)  # noqa: S311 - a seeded draw
+        self._num_probes = 0
+        self._catalogue = shop_catalogue()
+        self._started_s = time.monotonic()
+
+    def run(self) -> FaultResult:
+        """Starts everything, sends, kills, waits and compares."""
+        try:
+            return self._run_all()
+        finally:
+            self._kafka.kill()
+            self._redis.kill()
+
+    def _run_all(self) -> FaultResult:
+        recipe = self._recipe
+        self._start_services()
+        sender = _Sender(self._settings, recipe.max_rate_per_s)
+        sending = threading.Thread(target=sender.send, args=(self._events(),), daemon=True)
+        sending.start()
+        kills = []
+        marks = sorted(
+            self._random.sample(range(1, recipe.num_events), min(recipe.num_kills, 10_000))
+        )
+        for mark in marks:
+            while sender.num_sent < mark and sending.is_alive():
+                time.sleep(0.01)
+            kills.append(self._kill(sender.num_sent))
+        sending.join()
+        self._say(f"all {sender.num_sent:,} events are acknowledged")
+        self._wait_for_probes("the end")
+        wrong, num_histories = self._wrong_histories()
+        in_log = self._ids_in_log()
+        distinct = {event.event_id for event in self._events()}
+        return FaultResult(
+            seed=recipe.seed,
+            num_sent=sender.num_sent,
+            num_acknowledged=len(sender.acknowledged),
+            num_distinct=len(distinct),
+            num_lost=len(sender.acknowledged - in_log),
+            num_histories=num_histories,
+            num_wrong=len(wrong),
+            examples=tuple(wrong[:5]),
+            seconds=time.monotonic() - self._started_s,
+            kills=tuple(kills),
+        )
+
+    def _events(self) -> Iterator[Event]:
+        recipe = self._recipe
+        return shop_events(
+            recipe.num_events, num_users=recipe.num_users, seed=recipe.seed, rate_per_s=1_000.0
+        )
+
+    def _start_services(self) -> None:
+        for service in (self._kafka, self._redis):
+            service.start()
+            self._run.adopt(service.process)
+        create_topics(self._settings)
+        write_catalogue(self._catalogue, self._run.path / "catalogue.parquet")
+        store = FeatureStoreSettings(
+            folder=self._run.path / "store",
+            online="redis",
+            redis=RedisSettings(address=self._redis.address),
+        )
+        store.folder.mkdir()
+        save_settings(store)
+        for number in range(self._recipe.num_consumers):
+            self._start_consumer(number)
+        self._wait_for_probes("the start")
+
+    def _start_consumer(self, number: int) -> None:
+        path = self._run.path
+        self._consumers[number] = self._run.start(
+            [
+                sys.executable,
+                "-m",
+                "onepiece.simulation.fault_consumer",
+                f"--kafka={self._settings.model_dump_json()}",
+                f"--store={path / 'store'}",
+                f"--catalogue={path / 'catalogue.parquet'}",
+                f"--note={self._note(number)}",
+                f"--checkpoint-interval-s={self._recipe.checkpoint_interval_s}",
+            ],
+            log_name=f"consumer-{number}",
+        )
+
+    def _kill(self, at_event: int) -> Kill:
+        """Kills something, brings it back, and measures until all is well again."""
+        victims: tuple[Victim, ...] = ("broker", "redis", "consumer", "consumer", "consumer")
+        victim = self._random.choice(victims)
+        point = ""
+        if victim == "consumer":
+            point = self._random.choice(("", *POINTS))
+        killed_s = time.monotonic()
+        if victim == "consumer":
+            killed_s = self._kill_consumer(point)
+        else:
+            service = self._kafka if victim == "broker" else self._redis
+            service.kill()
+            time.sleep(self._random.uniform(0.2, 2.0))
+            service.start()
+            self._run.adopt(service.process)
+        self._wait_for_probes(f"the kill of {victim} {point}")
+        kill = Kill(at_event, victim, point, time.monotonic() - killed_s)
+        self._say(
+            f"{at_event:>9,} events: killed {victim} {point or 'at random'}, "
+            f"well after {kill.recovery_s:.1f} s"
+        )
+        self._revive_consumers()
+        return kill
+
+    def _kill_consumer(self, point: str) -> float:
+        """Kills a member, at a point if one is given, and returns when it died.
+
+        It is brought back only when the others have taken over, if there are others.
+        """
+        number = self._random.randrange(self._recipe.num_consumers)
+        victim = self._consumers[number]
+        assert victim is not None  # noqa: S101 - revived after each kill
+        if not point:
+            victim.kill()
+        else:
+            self._note(number).write_text(point)
+            if point == "rebalance":
+                # A partition must be given to it: another member dies, or this one starts anew.
+                other = self._consumers[(number + 1) % len(self._consumers)]
+                assert other is not None  # noqa: S101 - revived after each kill
+                other.kill()
+                if other is victim:
+                    victim.wait()
+                    self._start_consumer(number)
+                    victim = self._consumers[number]
+                    assert victim is not None  # noqa: S101 - just started
+            deadline_s = time.monotonic() + self._recipe.max_recovery_s
+            while victim.poll() is None and time.monotonic() < deadline_s:
+                # New events make sure that there is something to die in.
+                self._send_probe()
+                time.sleep(0.2)
+            self._note(number).unlink(missing_ok=True)
+            victim.kill()
+        victim.wait()
+        died_s = time.monotonic()
+        if all(one is None or one.poll() is not None for one in self._consumers):
+            self._revive_consumers()
+        return died_s
+
+    def _revive_consumers(self) -> None:
+        for number, consumer in enumerate(self._consumers):
+            if consumer is not None and consumer.poll() is not None:
+                self._run.stop(consumer)
+                self._start_consumer(number)
+
+    def _note(self, number: int) -> Path:
+        return self._run.path / f"note-{number}"
+
+    def _send_probe(self) -> list[str]:
+        """Sends one click of a new user in every partition; returns the users."""
+        self._num_probes += 1
+        users: dict[int, str] = {}
+        suffix = 0
+        while len(users) < self._settings.num_partitions:
+            user = f"probe-{self._num_probes}-{suffix}"
+            users.setdefault(kafka_partition_of(user, self._settings.num_partitions), user)
+            suffix += 1
+        sender = _Sender(self._settings, 1e6)
+        sender.send(
+            Click(
+                event_id=f"of-{user}",
+                user_id=user,
+                at_ms=START_MS,
+                received_at_ms=START_MS,
+                item_id=self._catalogue.item_ids[0],
+            )
+            for user in users.values()
+        )
+        return list(users.values())
+
+    def _wait_for_probes(self, what: str) -> None:
+        """Waits until a new event of every partition is in the store; revives dead consumers."""
+        users = self._send_probe()
+        deadline_s = time.monotonic() + self._recipe.max_recovery_s
+        while True:
+            try:
+                store = open_online_store(self._run.path / "store")
+                keys = [SignalKey(user, "-", "-", START_MS) for user in users]
+                try:
+                    if all(len(signals.recent) for signals in store.read(keys)):
+                        return
+                finally:
+                    store.close()
+            except FeatureStoreUnavailable:
+                pass
+            if time.monotonic() > deadline_s:
+                raise FaultFailed(
+                    f"no new history in {self._recipe.max_recovery_s:g} s after {what}; the logs "
+                    f"are in {self._run.path}"
+                )
+            if all(one is None or one.poll() is not None for one in self._consumers):
+                self._revive_consumers()
+            time.sleep(0.02)
+
+    def _wrong_histories(self) -> tuple[list[str], int]:
+        """Compares every history with the fold of what was sent, until all agree or time is up."""
+        state = HistoryState(self._catalogue.category_of, HistoryRecipe())
+        for event in self._events():
+            state.fold(event)
+        expected = state.take_updates()
+        deadline_s = time.monotonic() + self._recipe.max_recovery_s
+        while True:
+            wrong: list[str] = []
+            num_histories = 0
+            store = open_online_store(self._run.path / "store")
+            for first in range(0, len(expected), _KEYS_PER_READ):
+                chunk = expected[first : first + _KEYS_PER_READ]
+                pairs = [(u, c) for u in chunk for c in (*u.memories, "-")]
+                found = store.read([SignalKey(u.user_id, "-", c, START_MS) for u, c in pairs])
+                for (update, category), signals in zip(pairs, found, strict=True):
+                    num_histories += 1
+                    if category == "-":
+                        is_right = signals.recent == update.recent
+                    else:
+                        is_right = signals.memory == update.memories[category]
+                    if not is_right:
+                        wrong.append(f"{update.user_id} / {category}")
+            store.close()
+            if not wrong or time.monotonic() > deadline_s:
+                return wrong, num_histories
+            time.sleep(0.5)
+
+    def _ids_in_log(self) -> set[str]:
+        log = KafkaEventLog.open(self._settings)
+        try:
+            return {event.event_id for event in read_events(log)}
+        finally:
+            log.close()
+
+    def _say(self, text: str) -> None:
+        self._on_log(f"{time.monotonic() - self._started_s:7.1f} s  {text}")
+
+
+def as_json(result: FaultResult) -> str:
+    """Writes a result as one line."""
+    return json.dumps(asdict(result))
