@@ -155,7 +155,8 @@ def _drift(report: SkewReport) -> str:
         '<p class="soft">Population stability index (PSI): 0 if both have the same shares. Below '
         f"{MODERATE:g} a feature is stable, from {LARGE:g} on it moved far (Siddiqi, 2006). Bins "
         f"are tenths of the training, or its most frequent values; {SMOOTHING:g} is added to each "
-        "count. By chance: its mean if nothing moved. Point at a bin for its numbers.</p>"
+        "count. By chance: its mean if nothing moved and values were independent; those of one "
+        "history are not. Point at a bin for its numbers.</p>"
         f"{legend}{''.join(_feature_row(one) for one in report.drift)}</section>\n"
     )
 
