@@ -157,13 +157,16 @@ def bench_context_parts() -> BenchResult:
         part_digests(context, context.candidate_features[:20])
 
     baseline_s, ours_s = _take_turns(answer, hash_parts)
+    parts = part_digests(context, context.candidate_features[:20])
+    # As JSON in an exposure: the field, without its braces, and a comma.
+    field = json.dumps({"context_parts": parts}, separators=(",", ":"))[1:-1] + ","
     return BenchResult(
         "context-parts",
         baseline_s / ours_s,
         baseline_s * 1e3,
         ours_s * 1e3,
         "ms",
-        _settings(model, batch),
+        {**_settings(model, batch), "bytes_in_exposure": len(field)},
     )
 
 

@@ -15,6 +15,7 @@ import pytest
 from onepiece.bundle import load_bundle
 from onepiece.events.schema import DAY_MS
 from onepiece.experiment.report import ExperimentReport, read_json
+from onepiece.serving.skew_report import SkewReport
 from onepiece.training.compare_data import contenders_of
 from onepiece.training.log_data import Shop
 from onepiece.training.packed import open_examples
@@ -82,6 +83,11 @@ def test_the_quick_demo_ends_with_a_result_and_whole_artefacts(tmp_path, reposit
     assert json.loads((run / "recipe.json").read_text())["replay"]["num_households"] == 100
     # What was answered over REST and gRPC by other processes is what the replay answers.
     assert re.search(r"equal to the cent for (\d+) of \1 households", ran.stdout), ran.stdout
+    # What they read is what is rebuilt from the log, as training would read it.
+    assert re.search(r"rebuilt offline: (\d+) of \1 equal", ran.stdout), ran.stdout
+    skew = SkewReport.model_validate_json((run / "skew" / "skew.json").read_text())
+    assert skew.num_by_result["equal"] == skew.num_checked > 100
+    assert skew.num_training_requests > 100
     assert processes_of(tmp_path) == []
     # The command builds the very examples that the demo trained on.
     subprocess.run(examples_again(run, repository, report.phase.from_ms), check=True)

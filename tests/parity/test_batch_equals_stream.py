@@ -78,6 +78,9 @@ class ListLog:
     def end_offsets(self) -> list[int]:
         return [len(records) for records in self._partitions]
 
+    def user_partitions(self) -> list[tuple[int, ...]]:
+        return [(partition,) for partition in range(self.num_partitions)]
+
     def commit(self, group: str, offsets: Mapping[int, int]) -> None:
         self._committed.setdefault(group, {}).update(offsets)
 

@@ -1,9 +1,12 @@
 """The verb `onepiece serving skew`."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from onepiece.events.log_options import add_log_options, opened_log
 
 if TYPE_CHECKING:
     from onepiece.serving.skew_report import SkewRecipe
@@ -24,13 +27,13 @@ def add_command(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]
         "--item-tables runs/item_tables --bundle runs/bundle --out runs/skew",
     )
     for name, text in (
-        ("log", "folder of the event log"),
         ("store", "folder of the Feast store; its offline part is compared"),
         ("item-tables", "folder of the item tables that the server read"),
         ("bundle", "folder of the bundle that answered; of two, the one that ranked"),
         ("out", "new folder for the results"),
     ):
         skew.add_argument(f"--{name}", type=Path, required=True, help=text)
+    add_log_options(skew)
     skew.add_argument("--from-ms", type=int, help="first instant (default: the log's)")
     skew.add_argument("--to-ms", type=int, help="first instant after it (default: the log's end)")
     skew.add_argument(
@@ -79,7 +82,6 @@ def _run(args: argparse.Namespace) -> int:
     from contextlib import closing
 
     from onepiece.bundle import load_bundle
-    from onepiece.events.sqlite_log import SqliteEventLog
     from onepiece.features.feast_store import FeastStore
     from onepiece.features.item_table import ItemTables
     from onepiece.output import new_folder
@@ -92,7 +94,7 @@ def _run(args: argparse.Namespace) -> int:
     with new_folder(args.out) as unfinished:
         bundle = load_bundle(args.bundle)
         with (
-            closing(SqliteEventLog.open(args.log)) as log,
+            opened_log(args, os.environ) as log,
             closing(FeastStore.open(args.store)) as store,
         ):
             rebuilder = Rebuilder(bundle, store, ItemTables(args.item_tables))

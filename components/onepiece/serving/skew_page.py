@@ -48,7 +48,8 @@ _TODO = (
     "again, with the consumer's recipe and catalogue.",
     "<b>In anchors, profile or items.</b> Compare one request's rows of both stores: the daily "
     "batch and the backfill must use one recipe, profiles must be written to both, and the server "
-    "must read the folder of item tables that the training reads.",
+    "must read the folder of item tables that the training reads. Anchors of the days before a "
+    "user was erased are rebuilt without her: check the days since.",
     "<b>In query or instant.</b> The code that normalises queries or builds contexts differs "
     "between server and job: deploy one version, or give the bundle that answered.",
     "<b>Lag.</b> Not a defect, but the model reads the past: look at "
@@ -154,7 +155,8 @@ def _drift(report: SkewReport) -> str:
         '<p class="soft">Population stability index (PSI): 0 if both have the same shares. Below '
         f"{MODERATE:g} a feature is stable, from {LARGE:g} on it moved far (Siddiqi, 2006). Bins "
         f"are tenths of the training, or its most frequent values; {SMOOTHING:g} is added to each "
-        "count. By chance: its mean if nothing moved. Point at a bin for its numbers.</p>"
+        "count. By chance: its mean if nothing moved and values were independent; those of one "
+        "history are not. Point at a bin for its numbers.</p>"
         f"{legend}{''.join(_feature_row(one) for one in report.drift)}</section>\n"
     )
 

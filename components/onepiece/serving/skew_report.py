@@ -16,7 +16,7 @@ from onepiece.context.histograms import (
 )
 from onepiece.context.vocabulary import FIRST_ROW, UNKNOWN_ROW
 from onepiece.errors import NotFound
-from onepiece.events.log import EventLog, read_events
+from onepiece.events.log import EventLog, read_events, read_standing_events
 from onepiece.events.schema import Action, Exposure
 from onepiece.features.item_table import ItemTable
 from onepiece.serving.drift import FeatureDrift, measure
@@ -112,9 +112,9 @@ class SkewReport(BaseModel):
 
 
 def sample_of(log: EventLog, bundle: Bundle, recipe: SkewRecipe) -> Sample:
-    """Draws the exposures of a bundle that a recipe asks for."""
+    """Draws the exposures of a bundle that a recipe asks for; none of users who were erased."""
     return draw_sample(
-        read_events(log),
+        read_standing_events(log),
         model_version=bundle.version,
         num_wanted=recipe.num_sampled,
         seed=recipe.seed,

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +11,7 @@ from onepiece.pages.charts import (
     forest_row,
     lift_scale,
     line_chart,
+    paired_bars,
 )
 
 finite = st.floats(-1e6, 1e6, allow_nan=False)
@@ -47,3 +50,18 @@ def test_a_chart_without_sales_is_flat_and_fails_nothing():
 
     assert chart.count("<polyline") == 1
     assert "nan" not in chart
+
+
+def test_paired_bars_tell_the_numbers_of_every_bin_and_the_highest_fills_the_height():
+    drawing = paired_bars([0.25, 0.75], [0.5, 0.5], labels=["up to <1", "above 1"], title="price")
+
+    assert drawing.count("<rect") == 4
+    first, second = (re.findall(rf'fill a{n}".*? height="(.*?)"', drawing) for n in (0, 2))
+    assert (first, second) == (["21.3", "64.0"], ["42.7", "42.7"])
+    assert "<title>up to &lt;1: 25.0% and 50.0%</title>" in drawing
+    assert 'y="0.0" height="64.0"' in drawing
+
+
+def test_paired_bars_of_nothing_are_an_empty_drawing():
+    assert "<rect" not in paired_bars([], [], labels=[], title="price")
+    assert 'height="0.0"' in paired_bars([0.0], [0.0], labels=["any"], title="price")

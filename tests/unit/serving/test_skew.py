@@ -99,7 +99,10 @@ def history_with(world_module, *, received_ms, at_ms, after=None):
         received_at_ms=received_ms,
         item_id=item_id,
     )
-    return HistoryUpdate("u1", received_ms, grown, {"milk": grown}), event
+    update = HistoryUpdate(
+        "u1", received_ms, grown, {"milk": grown}, num_events=len(grown.item_ids)
+    )
+    return update, event
 
 
 def test_what_a_server_read_is_rebuilt_equal(serve, checked, store_of):

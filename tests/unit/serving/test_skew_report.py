@@ -9,7 +9,7 @@ from onepiece.context.histograms import COUNTED, count_features, feature_values
 from onepiece.context.parts import OTHER, PARTS
 from onepiece.errors import NotFound
 from onepiece.events.anchors import Anchors, QueryUpdate
-from onepiece.events.schema import Exposure
+from onepiece.events.schema import Erasure, Exposure
 from onepiece.events.sqlite_log import SqliteEventLog
 from onepiece.features.memory_store import MemoryStore
 from onepiece.serving import skew_page
@@ -116,6 +116,16 @@ def test_a_share_that_is_allowed_is_no_alarm(make_report, changed):
 def test_a_watch_that_sees_nothing_says_so(world, make_report):
     with pytest.raises(NotFound, match=r"no exposure of bundle .* 'other_model': 3"):
         make_report(world.memory, replace(world.bundle, version="another"))
+
+
+def test_who_was_erased_is_not_looked_at(world, make_report, world_module, exposures):
+    now_ms = world_module.NOW_MS
+    common = {"event_id": "erasure", "user_id": "u1"}
+    exposures.append(Erasure(**common, at_ms=now_ms + 1, received_at_ms=now_ms + 1))
+
+    report = make_report(world.memory)
+
+    assert report.num_checked == 1
 
 
 def test_exposures_of_before_the_first_item_table_are_counted(
