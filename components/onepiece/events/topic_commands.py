@@ -16,8 +16,7 @@ def add_topic_commands(subparsers: "argparse._SubParsersAction[argparse.Argument
         help="show, make or render Kafka's topics",
         description="Show every topic, make them on a cluster, or write them as KafkaTopic "
         "objects of Strimzi.",
-        epilog="example: ONEPIECE_KAFKA_BOOTSTRAP_SERVERS=127.0.0.1:9092 onepiece events topics "
-        "--apply",
+        epilog="example: onepiece events topics --apply",
     )
     what = topics.add_mutually_exclusive_group()
     what.add_argument(
