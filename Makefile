@@ -13,8 +13,8 @@ READY := $(VENV)/.ready
 help: ## Lists the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
-demo: $(READY) ## Runs the main job: real orders in, a measured experiment out (PROFILE=quick|demo|full, ARGS="--keep-serving")
-	@$(BIN)/onepiece demo --profile $(PROFILE) $(ARGS)
+demo: $(READY) ## Runs the main job: real orders in, a measured experiment out (PROFILE=quick|demo|full, KAFKA=1, ARGS="--keep-serving")
+	@$(BIN)/onepiece demo --profile $(PROFILE) $(if $(KAFKA),--kafka) $(ARGS)
 
 test: $(READY) ## Runs the whole test suite, two files at a time
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)

@@ -1,4 +1,4 @@
-"""Writes what is generated from the code (docs/generated, manifests), or says which of them are stale.
+"""Writes what is generated from the code (docs/generated, manifests), or says what is stale.
 
 `python -m onepiece.generated_docs write` writes them; `check` compares and exits 1 on a
 difference. A fact that the code holds is stated in these pages and nowhere else in docs/.

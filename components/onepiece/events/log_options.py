@@ -4,14 +4,11 @@ import argparse
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from onepiece.events.kafka_settings import PREFIX, KafkaSettings
 from onepiece.events.log import EventLog
+from onepiece.events.open_log import LogPlace, open_log
 from onepiece.parsing import read_settings
-
-if TYPE_CHECKING:
-    from onepiece.events.sqlite_log import SqliteEventLog
 
 
 def add_log_options(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +30,8 @@ def opened_log(args: argparse.Namespace, environment: Mapping[str, str]) -> Iter
         NotFound: There is no such log.
         EventLogUnavailable: No broker answers.
     """
-    with closing(_open(args, environment)) as log:
+    place: LogPlace = kafka_settings(environment) if args.kafka else args.log
+    with closing(open_log(place)) as log:
         yield log
 
 
@@ -44,13 +42,3 @@ def kafka_settings(environment: Mapping[str, str]) -> KafkaSettings:
         InvalidInput: A variable is unknown, missing or out of bounds.
     """
     return read_settings(environment, KafkaSettings, prefix=PREFIX)
-
-
-def _open(args: argparse.Namespace, environment: Mapping[str, str]) -> "EventLog | SqliteEventLog":
-    if args.kafka:
-        from onepiece.events.kafka_log import KafkaEventLog
-
-        return KafkaEventLog.open(kafka_settings(environment))
-    from onepiece.events.sqlite_log import SqliteEventLog
-
-    return SqliteEventLog.open(args.log)

@@ -23,7 +23,7 @@ from onepiece.events.catalogue import Catalogue
 from onepiece.events.history import take_update
 from onepiece.events.history_fold import HistoryRecipe, UserHistory, fold
 from onepiece.events.log import read_events
-from onepiece.events.sqlite_log import SqliteEventLog
+from onepiece.events.open_log import LogPlace, open_log
 from onepiece.experiment.outcomes import Floats
 from onepiece.features.item_table import ItemTables
 from onepiece.features.memory_store import MemoryStore
@@ -48,7 +48,7 @@ MESSAGE_TIMEOUT_S = 1.0
 class CellSetting:
     """All that the replay of a cell needs; sent to the process that runs it."""
 
-    log_folder: Path
+    log: LogPlace
     """The event log; only what was received before the live weeks is read."""
     bundle: Path
     ranking_bundle: Path | None
@@ -191,7 +191,7 @@ def _run_cells(
 
 def _users_at_live_start(setting: CellSetting) -> dict[str, UserHistory]:
     """Folds what the log held when the live weeks began."""
-    log = SqliteEventLog.open(setting.log_folder)
+    log = open_log(setting.log)
     users: dict[str, UserHistory] = {}
     for event in read_events(log, until_ms=setting.live_start_ms):
         user = users.setdefault(event.user_id, UserHistory())

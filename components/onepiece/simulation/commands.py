@@ -13,6 +13,8 @@ from onepiece.simulation.service_commands import add_service_commands
 if TYPE_CHECKING:
     from onepiece.serving.ray_environment import Addresses
     from onepiece.simulation.demo import DemoResult
+    from onepiece.simulation.run_folder import RunFolder
+    from onepiece.simulation.services import Services
 
 _SUMMARY = "Run the main job: a shop's real orders in, a measured experiment out."
 
@@ -33,6 +35,11 @@ def add_command(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]
         "demo two weeks earlier, to choose recipes on), or a recipe file (default %(default)s)",
     )
     parser.add_argument("--seed", type=int, help="seed of the replay (default: the recipe's)")
+    parser.add_argument(
+        "--kafka",
+        action="store_true",
+        help="run on a real Kafka and Redis, which it starts (default: embedded log and store)",
+    )
     parser.add_argument(
         "--out", type=Path, default=Path("runs"), help="folder for results (default %(default)s)"
     )
@@ -138,8 +145,15 @@ def _demo(args: argparse.Namespace) -> int:
 
     with RunFolder(args.out.resolve(), f"{profile}-seed{recipe.replay.seed}") as run:
         progress = Progress(num_steps(recipe))
+        services = _start_services(run, root) if args.kafka else None
         demo = Demo(
-            recipe, profile=profile, root=root, run=run, progress=progress, addresses=addresses
+            recipe,
+            profile=profile,
+            root=root,
+            run=run,
+            progress=progress,
+            addresses=addresses,
+            services=services,
         )
         result = demo.run()
         run.stop_all()
@@ -151,6 +165,17 @@ def _demo(args: argparse.Namespace) -> int:
         if args.keep_serving:
             threading.Event().wait()
     return 0
+
+
+def _start_services(run: "RunFolder", root: Path) -> "Services":
+    """Starts Kafka and Redis in a run's folder; the run's guard ends them with it."""
+    from onepiece.simulation.services import start_services
+
+    sys.stderr.write("starting Kafka and Redis\n")
+    services = start_services(run.path, libs=root / "build" / "kafka-libs")
+    run.adopt(services.kafka.process)
+    run.adopt(services.redis.process)
+    return services
 
 
 def _print_result(result: "DemoResult", final: Path, *, elapsed_s: float, is_json: bool) -> None:
@@ -175,10 +200,18 @@ def _print_result(result: "DemoResult", final: Path, *, elapsed_s: float, is_jso
 def _print_lines_to_copy(
     result: "DemoResult", final: Path, addresses: "Addresses", *, is_serving: bool
 ) -> None:
+    from onepiece.features.feast_settings import load_settings
     from onepiece.simulation.demo_processes import RANKING_BUNDLE
 
     request, ranking = result.example_request, final / RANKING_BUNDLE
     if not is_serving:
+        if (final / "redis").is_dir():
+            port = load_settings(final / "store").redis.address.rpartition(":")[2]
+            sys.stdout.write(
+                "\nStart the Redis of this run again:\n"
+                f"  redis-server --bind 127.0.0.1 --port {port} --dir {final}/redis "
+                "--appendonly yes\n"
+            )
         sys.stdout.write(
             "\nStart the servers of this run again (or run the demo with --keep-serving):\n"
             f"  .venv/bin/onepiece serving ray --bundle {final}/bundle --index {final}/index \\\n"

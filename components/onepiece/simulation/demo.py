@@ -17,8 +17,9 @@ from onepiece.bundle import load_bundle
 from onepiece.datasets.catalogue_file import write_catalogue
 from onepiece.events.anchors import AnchorLedger, AnchorRecipe, QueryUpdate
 from onepiece.events.history import HistoryRecipe
+from onepiece.events.log import EventLog
+from onepiece.events.open_log import LogPlace, create_log
 from onepiece.events.schema import DAY_MS
-from onepiece.events.sqlite_log import SqliteEventLog
 from onepiece.experiment.plan import demo_plan
 from onepiece.experiment.report import ExperimentReport
 from onepiece.experiment.router import Router
@@ -47,6 +48,7 @@ from onepiece.simulation.logging_policy import LoggingPolicy
 from onepiece.simulation.progress import Bar, Progress
 from onepiece.simulation.replay import ReplayProgress, replay
 from onepiece.simulation.run_folder import RunFolder
+from onepiece.simulation.services import Services
 from onepiece.simulation.shopper import Shopper
 from onepiece.simulation.visits import num_intents
 from onepiece.training.examples import build_examples
@@ -101,6 +103,7 @@ class Demo:
         run: RunFolder,
         progress: Progress,
         addresses: Addresses,
+        services: Services | None = None,
     ) -> None:
         """Takes what a run needs; does nothing yet.
 
@@ -111,6 +114,7 @@ class Demo:
             run: Where everything is written.
             progress: Shows the steps.
             addresses: Where the server listens.
+            services: A Kafka and a Redis to run on; None for the embedded log and store.
         """
         self._recipe = recipe
         self._profile = profile
@@ -120,6 +124,13 @@ class Demo:
         self._processes = Processes(run, root=root, addresses=addresses)
         self._addresses = addresses
         self._plan = demo_plan(recipe.replay.seed)
+        self._log_place: LogPlace = run.path / "log"
+        self._store_settings = FeatureStoreSettings(folder=run.path / "store")
+        if services is not None:
+            self._log_place = services.kafka_settings(num_partitions=recipe.num_partitions)
+            self._store_settings = FeatureStoreSettings(
+                folder=run.path / "store", online="redis", redis=services.redis_settings
+            )
 
     def run(self) -> DemoResult:
         """Runs every step and returns the result; the report is written, processes are running."""
@@ -127,13 +138,11 @@ class Demo:
             shop = read_shop(self._recipe.replay)
             bar.to(len(shop.data.receipts))
         write_catalogue(shop.data.catalogue, self._path / "catalogue.parquet")
-        log = SqliteEventLog.create(self._path / "log", num_partitions=self._recipe.num_partitions)
-        store = FeastStore.create(
-            self._root / "feature_repo", FeatureStoreSettings(folder=self._path / "store")
-        )
+        log = create_log(self._log_place, num_partitions=self._recipe.num_partitions)
+        store = FeastStore.create(self._root / "feature_repo", self._store_settings)
         store.write_profiles(shop.profiles, available_at_ms=0)
         self._import_receipts(shop, log)
-        self._processes.start_history_consumer()
+        self._processes.start_history_consumer(self._log_place)
         batch = self._daily_batch(shop, log)
         self._tables_of_receipts(shop, batch)
         self._log_weeks(shop, log, batch)
@@ -172,7 +181,7 @@ class Demo:
         """Starts the servers from a complete run's folder."""
         self._processes.start_server(folder, recipe=self._recipe.serving)
 
-    def _import_receipts(self, shop: DemoShop, log: SqliteEventLog) -> None:
+    def _import_receipts(self, shop: DemoShop, log: EventLog) -> None:
         """Appends the past of the households that will browse."""
         total = len(shop.past.basket_starts) - 1
         with self._progress.step("real receipts to events", unit="receipts", total=total) as bar:
@@ -183,7 +192,7 @@ class Demo:
                 done += len(orders)
                 bar.to(done)
 
-    def _daily_batch(self, shop: DemoShop, log: SqliteEventLog) -> DailyBatch:
+    def _daily_batch(self, shop: DemoShop, log: EventLog) -> DailyBatch:
         return DailyBatch(
             log,
             shop.data.catalogue,
@@ -214,7 +223,7 @@ class Demo:
             seed=self._recipe.replay.seed,
         )
 
-    def _log_weeks(self, shop: DemoShop, log: SqliteEventLog, batch: DailyBatch) -> None:
+    def _log_weeks(self, shop: DemoShop, log: EventLog, batch: DailyBatch) -> None:
         """Lets the logging policy answer; what happens is what will be trained on."""
         platform = LoggingPlatform(
             LoggingPolicy(self._recipe.logging_policy, seed=self._recipe.replay.seed),
@@ -231,7 +240,7 @@ class Demo:
                 on_progress=_shown_on(bar),
             )
 
-    def _backfill(self, shop: DemoShop, log: SqliteEventLog, store: FeastStore) -> None:
+    def _backfill(self, shop: DemoShop, log: EventLog, store: FeastStore) -> None:
         """Computes the features of the training weeks as they were."""
         total = sum(log.end_offsets())
         with self._progress.step("features as they were", unit="events", total=total) as bar:
@@ -249,7 +258,7 @@ class Demo:
             )
 
     def _train(
-        self, shop: DemoShop, log: SqliteEventLog, store: FeastStore, recipe: str, *, out: str
+        self, shop: DemoShop, log: EventLog, store: FeastStore, recipe: str, *, out: str
     ) -> None:
         """Joins features with what was logged, and trains a bundle on it."""
         path = self._root / "ray_jobs" / "recipes" / f"{recipe}.yaml"
@@ -286,7 +295,7 @@ class Demo:
             bar.to(1)
 
     def _live_weeks(
-        self, shop: DemoShop, log: SqliteEventLog, store: FeastStore, batch: DailyBatch
+        self, shop: DemoShop, log: EventLog, store: FeastStore, batch: DailyBatch
     ) -> "_LiveWeeks":
         """Lets the experiment answer, three arms in two layers, over REST and gRPC."""
         queries_of_day: dict[int, list[QueryUpdate]] = {}
@@ -313,7 +322,7 @@ class Demo:
             )
         return _LiveWeeks(result.gmv_by_household(), queries_of_day)
 
-    def _watch(self, shop: DemoShop, log: SqliteEventLog) -> SkewReport:
+    def _watch(self, shop: DemoShop, log: EventLog) -> SkewReport:
         """Rebuilds what the servers read."""
         ranking = RANKING_BUNDLE if self._recipe.ranking_training else "bundle"
         with self._progress.step("contexts rebuilt offline", unit="contexts") as bar:
@@ -333,7 +342,7 @@ class Demo:
         ]
         cells.append(Cell("onepiece", "onepiece", is_history_streamed=False))
         setting = CellSetting(
-            log_folder=self._path / "log",
+            log=self._log_place,
             bundle=self._path / "bundle",
             ranking_bundle=self._path / RANKING_BUNDLE if self._recipe.ranking_training else None,
             index=self._path / "index",

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import yaml
 
+from onepiece.events.kafka_settings import PREFIX, KafkaSettings
+from onepiece.events.open_log import LogPlace
 from onepiece.serving.ray_environment import Addresses
 from onepiece.serving.recipe import ServingRecipe
 from onepiece.simulation.progress import Bar
@@ -38,13 +40,25 @@ class Processes:
         self._addresses = addresses
         self._needed: dict[str, subprocess.Popen[str]] = {}
 
-    def start_history_consumer(self) -> None:
+    def start_history_consumer(self, log: LogPlace) -> None:
         """Starts folding the log into the online store; it goes on until the run ends."""
         path = self._run.path
+        command = [sys.executable, "-m", "onepiece.cli", "features", "consume"]
+        environment: dict[str, str] = {}
+        if isinstance(log, KafkaSettings):
+            # The replay waits for what is committed, so every micro-batch is.
+            command += ["--kafka", "--checkpoint-interval-s=0"]
+            environment = {
+                f"{PREFIX}BOOTSTRAP_SERVERS": log.bootstrap_servers,
+                f"{PREFIX}NUM_PARTITIONS": str(log.num_partitions),
+            }
+        else:
+            command += [f"--log={log}"]
         self._needed["history_consumer"] = self._start(
             "history_consumer",
-            [sys.executable, "-m", "onepiece.cli", "features", "consume"],
-            {"log": path / "log", "store": path / "store", "catalogue": path / "catalogue.parquet"},
+            command,
+            {"store": path / "store", "catalogue": path / "catalogue.parquet"},
+            environment=environment,
         )
 
     def pause(self, seconds: float) -> None:

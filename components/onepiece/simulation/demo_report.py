@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from onepiece.bundle import load_bundle
-from onepiece.events.log import EventLog, read_events
+from onepiece.events.log import EventLog, read_standing_events
 from onepiece.events.schema import DAY_MS
 from onepiece.experiment.assignment import PlannedAssignment
 from onepiece.experiment.join import join_outcomes
@@ -62,7 +62,7 @@ def write_demo_report(
     )
     report = build_report(
         plan,
-        join_outcomes(read_events(log), plan, phase=phase),
+        join_outcomes(read_standing_events(log), plan, phase=phase),
         provenance=provenance,
         truth=_truth(plan, cells),
     )

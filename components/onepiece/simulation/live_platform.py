@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from onepiece.events.history import wait_until_folded
 from onepiece.events.log import EventLog, Position
 from onepiece.events.schema import Event, partition_of
+from onepiece.events.topics import HISTORY_KINDS
 from onepiece.experiment.router import Router
 from onepiece.serving.client import ServingClient
 from onepiece.serving.schemas import Answer, RecommendRequest
@@ -58,7 +59,8 @@ class LivePlatform:
         self._log = log
         self._start_day = start_day
         self._pause = pause
-        self._last_position: dict[str, Position] = {}
+        # User -> partition -> the last event there that changes her history.
+        self._last_positions: dict[str, dict[int, Position]] = {}
 
     def start_day(self, day_start_ms: int) -> None:
         """Runs the daily batch."""
@@ -69,9 +71,9 @@ class LivePlatform:
         wait_until_folded(
             self._log,
             [
-                self._last_position[request.user_id]
+                position
                 for request in requests
-                if request.user_id in self._last_position
+                for position in self._last_positions.get(request.user_id, {}).values()
             ],
             timeout_s=BARRIER_TIMEOUT_S,
             clock=time.monotonic,
@@ -81,10 +83,11 @@ class LivePlatform:
         return [as_page(answer) for answer in answers]
 
     def observe(self, events: Sequence[Event]) -> None:
-        """Appends what shoppers did and notes where each user's last event lies."""
+        """Appends what shoppers did and notes where each user's last events lie."""
         positions = self._log.append(events)
         for event, position in zip(events, positions, strict=True):
-            self._last_position[event.user_id] = position
+            if event.kind in HISTORY_KINDS:
+                self._last_positions.setdefault(event.user_id, {})[position.partition] = position
 
 
 def as_recommend(request: PageRequest) -> RecommendRequest:

@@ -21,6 +21,7 @@ import redis
 
 from onepiece.errors import EventLogUnavailable, NotFound, Unavailable
 from onepiece.events.kafka_settings import KafkaSettings
+from onepiece.features.redis_settings import RedisSettings
 
 HOST = "127.0.0.1"
 KAFKA_JAR = "kafka_2.13-4.4.0.jar"
@@ -226,6 +227,46 @@ class RedisService:
             return False
         finally:
             client.close()
+
+
+@dataclass(frozen=True)
+class Services:
+    """Both, as one run has them."""
+
+    kafka: KafkaService
+    redis: RedisService
+
+    def kafka_settings(self, *, num_partitions: int) -> KafkaSettings:
+        """Says where Kafka is."""
+        return KafkaSettings(
+            bootstrap_servers=self.kafka.bootstrap_servers, num_partitions=num_partitions
+        )
+
+    @property
+    def redis_settings(self) -> RedisSettings:
+        """Says where Redis is."""
+        return RedisSettings(address=self.redis.address)
+
+
+def start_services(folder: Path, *, libs: Path) -> Services:
+    """Starts both on free ports, with everything they keep in a new folder.
+
+    Raises:
+        NotFound: Java, Maven or redis-server is not installed.
+        Unavailable: Kafka could not be fetched, or one of them did not answer.
+    """
+    kafka_port, controller_port, redis_port = free_ports(3)
+    kafka = KafkaService(fetch_kafka(libs), folder / "kafka", kafka_port)
+    redis_service = RedisService(folder / "redis", redis_port)
+    kafka.prepare(controller_port=controller_port)
+    try:
+        kafka.start()
+        redis_service.start()
+    except BaseException:
+        kafka.kill()
+        redis_service.kill()
+        raise
+    return Services(kafka, redis_service)
 
 
 def fetch_kafka(libs: Path) -> Path:
