@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onepiece.events.log_options import add_log_options, kafka_settings, opened_log
+from onepiece.features.forget_commands import add_forget_command
 
 if TYPE_CHECKING:
     from onepiece.events.catalogue import Catalogue
@@ -25,11 +26,12 @@ if TYPE_CHECKING:
 
 
 def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Registers `apply`, `backfill`, `check` and `consume`."""
+    """Registers every verb."""
     _add_apply(subparsers)
     _add_backfill(subparsers)
     _add_check(subparsers)
     _add_consume(subparsers)
+    add_forget_command(subparsers)
 
 
 def run_apply(args: argparse.Namespace) -> int:

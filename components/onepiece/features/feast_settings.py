@@ -9,6 +9,8 @@ from onepiece.errors import InvalidInput, NotFound
 from onepiece.features.redis_settings import RedisSettings
 from onepiece.output import whole_file
 
+OFFLINE_FOLDER = "offline"
+"""Folder of the views' parquet files inside the store's folder."""
 FILE_NAME = "store.json"
 """File of the store's folder that says how the store was made, so that a folder is enough."""
 

@@ -25,6 +25,7 @@ from onepiece.events.anchors import QueryUpdate
 from onepiece.events.history import HistoryUpdate
 from onepiece.features.declarations import load_declarations
 from onepiece.features.feast_settings import (
+    OFFLINE_FOLDER,
     FeatureStoreSettings,
     load_settings,
     save_settings,
@@ -38,8 +39,6 @@ from onepiece.features.view_rows import EVENT_TIMESTAMP, columns_of, signals_of
 
 log = logging.getLogger(__name__)
 
-OFFLINE_FOLDER = "offline"
-"""Folder of the views' parquet files inside the store's folder."""
 MAX_KEYS_PER_JOIN = 8_192
 """Keys joined at once; bounds memory."""
 

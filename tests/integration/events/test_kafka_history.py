@@ -1,6 +1,8 @@
 """The history consumer on a real broker: groups, checkpoints, side topics."""
 
 import gc
+import json
+import random
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -302,3 +304,72 @@ def test_a_store_that_lost_everything_gets_everything_again(shop):
     store.rows.clear()
     store.life = "second"
     poll_until(lambda: store.content() == folded(events), consumer)
+
+
+def broken(rng: random.Random, number: int) -> tuple[bytes, bytes]:
+    """Key and value of a message that no reader can use, of one of many kinds."""
+    fields = json.loads(dump_event(click(number, f"u{number % 50}")))
+    key = fields["user_id"].encode()
+    kind = rng.randrange(14)
+    match kind:
+        case 0:
+            return key, rng.randbytes(rng.randrange(200))
+        case 1:
+            return key, dump_event(click(number, "u1"))[: rng.randrange(1, 60)]
+        case 2:
+            fields["at_ms"] = rng.choice([-1, 0, 1_500_000_000, 10**30, "soon", 1.5, None, True])
+        case 3:
+            fields["received_at_ms"] = fields["at_ms"] - rng.randrange(1, 10**9)
+        case 4:
+            fields["item_id"] = rng.choice(["", "x" * 129, "a\nb", "\x00", 7, None, [], {}])
+        case 5:
+            fields["kind"] = rng.choice(["clicks", "", None, 3, "view"])
+        case 6:
+            fields["user_id"] = rng.choice(["", "u" * 200, "a\tb", None])
+        case 7:
+            fields[f"new_{rng.randrange(9)}"] = 1
+        case 8:
+            del fields[rng.choice(["event_id", "user_id", "at_ms", "item_id", "kind"])]
+        case 9:
+            fields["schema_version"] = rng.choice(["9.9", "1.99", "x", 1, None])
+        case 10:
+            return b"somebody-else", json.dumps(fields).encode()
+        case 11:
+            return key, b"[" * rng.randrange(1, 5_000)
+        case 12:
+            return key, rng.choice([b"", b"null", b"[]", b"1e999", b'"click"', b"NaN"])
+        case 13:
+            return key, json.dumps({**fields, "item_id": "x" * 500_000}).encode()
+    return key, json.dumps(fields).encode()
+
+
+def test_ten_thousand_broken_messages_are_all_dead_letters_and_the_rest_is_folded(shop):
+    rng, store, good = random.Random(0), Store(), mixed_events(500)
+    messages = [broken(rng, 10_000 + number) for number in range(10_000)]
+    producer = new_producer(shop.settings, transactional_id=None)
+    sent = []
+    for number, (key, value) in enumerate(messages):
+        partition = kafka_partition_of(key.decode(), 4)
+        topic = shop.settings.topic("clicks")
+        sent.append(producer.send(topic, key=key, value=value, partition=partition))
+        if number % 20 == 0:
+            event = good[number // 20]
+            sent.append(
+                producer.send(
+                    shop.log.topic_of(event.kind),
+                    key=event.user_id.encode(),
+                    value=dump_event(event),
+                    partition=kafka_partition_of(event.user_id, 4),
+                )
+            )
+    for future in sent:
+        future.get(30)
+    producer.close()
+
+    consumer = shop.start(store, checkpoint_interval_s=1.0)
+    poll_until(lambda: store.content() == folded(good[:500]), consumer)
+    poll_until(lambda: consumer.poll() == 0 and consumer.checkpoint(), consumer)
+
+    letters = list_dead_letters(shop.settings)
+    assert sorted(letter.value for letter in letters) == sorted(value for _, value in messages)
+    assert all(letter.reason for letter in letters)

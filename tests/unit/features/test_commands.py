@@ -6,17 +6,26 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
+from pathlib import Path
 
 import pytest
 from pyarrow.parquet import read_table, write_table
 
 from onepiece.datasets.catalogue_file import read_catalogue, write_catalogue
-from onepiece.errors import InvalidDataset, InvalidInput, NotFound
+from onepiece.errors import DeadlineExceeded, InvalidDataset, InvalidInput, NotFound
+from onepiece.events.history import HistoryConsumer, HistoryRecipe
+from onepiece.events.log import read_standing_events
 from onepiece.events.sqlite_log import SqliteEventLog
 from onepiece.features.backfill import read_profiles
 from onepiece.features.commands import add_commands
-from onepiece.features.store import UserProfile
+from onepiece.features.feast_settings import FeatureStoreSettings
+from onepiece.features.feast_store import FeastStore
+from onepiece.features.store import SignalKey, UserProfile
 from onepiece.features.view_rows import ViewRow, offline_table
+
+REPOSITORY = Path(__file__).parents[3] / "feature_repo"
 
 
 def run(*arguments: str) -> int:
@@ -184,3 +193,50 @@ def test_the_consumer_stops_cleanly_on_sigterm(shop, repository, log, catalogue,
     assert ready
     assert process.returncode == 0
     assert set(json.loads(out)) == {"num_records"}
+
+
+def test_a_forgotten_user_is_nowhere_and_others_stay(shop, catalogue, tmp_path, capsys):
+    log = SqliteEventLog.create(tmp_path / "log", num_partitions=2)
+    other = shop.order("o3", "b").model_copy(update={"user_id": "other"})
+    log.append([shop.order("o1", "a", "b"), shop.order("o2", "c"), other])
+    store = FeastStore.create(REPOSITORY, FeatureStoreSettings(folder=tmp_path / "store"))
+    consumer = HistoryConsumer(
+        log, store, category_of=shop.catalogue.category_of, recipe=HistoryRecipe()
+    )
+    consumer.poll()
+    where = ("--log", str(tmp_path / "log"), "--catalogue", catalogue)
+    run("backfill", *where, "--out", str(store.offline_folder))
+    folding = threading.Thread(target=poll_until_erased, args=(consumer,))
+    folding.start()
+
+    code = run("forget-user", "u", *where, "--store", str(tmp_path / "store"), "--json")
+    folding.join()
+
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert code == 0
+    assert told["num_offline_rows_removed"] > 0
+    assert (told["num_offline_rows_left"], told["num_online_rows_left"]) == (0, 0)
+    assert told["num_events_in_log"] == 2
+    signals = store.read([SignalKey(user, "-", "yogurt", shop.t0) for user in ("u", "other")])
+    assert [one.is_known_user for one in signals] == [False, True]
+    users = read_table(store.offline_folder / "user_recent_history.parquet")["user_id"]
+    assert set(users.to_pylist()) == {"other"}
+    assert [event.user_id for event in read_standing_events(log)] == ["other"]
+    store.close()
+    log.close()
+
+
+def poll_until_erased(consumer) -> None:
+    """Folds until one event came; the barrier of the command waits for it."""
+    while not consumer.poll():
+        time.sleep(0.01)
+
+
+def test_a_user_is_not_called_forgotten_before_the_consumer_knows(shop, catalogue, log, tmp_path):
+    FeastStore.create(REPOSITORY, FeatureStoreSettings(folder=tmp_path / "store")).close()
+
+    with pytest.raises(DeadlineExceeded, match="history consumer"):
+        run(
+            *("forget-user", "u", "--log", log, "--catalogue", catalogue),
+            *("--store", str(tmp_path / "store"), "--timeout-s", "0.3"),
+        )
