@@ -172,7 +172,7 @@ class RedisStore:
         return signals_of(columns, keys)
 
     def _write(self, rows_by_view: Mapping[str, Sequence[ViewRow]]) -> None:
-        """Writes the views one after the other, some thousands of rows a round trip."""
+        """Writes the views one after the other, a thousand rows a round trip."""
         for view, rows in rows_by_view.items():
             num_stale = 0
             for first in range(0, len(rows), MAX_ROWS_PER_BATCH):
