@@ -244,8 +244,9 @@ def _connect(settings: RedisSettings) -> redis.Redis:
     return redis.Redis(
         **settings.options(),
         credential_provider=credentials,
-        # A connection that Redis has closed is replaced at once; who is late is not asked again.
-        retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
+        # A connection that Redis has closed is replaced when it is taken up; who is late or away
+        # is not asked again, as a request has no time and a consumer repeats its batch.
+        retry=Retry(NoBackoff(), 0),
         driver_info=None,
     )
 
