@@ -5,12 +5,8 @@ time is told apart from this process's, as they may share a core.
 """
 
 import asyncio
-import shutil
-import socket
-import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,10 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onepiece.errors import NotFound
+from onepiece.bench_shoppers import (
+    NOW_MS,
+    NUM_CATEGORIES,
+    drawn_history,
+    full_history,
+    item_id,
+    running_redis,
+)
 from onepiece.events.anchors import Anchors, QueryUpdate
 from onepiece.events.history import HistoryRecipe, HistoryUpdate
-from onepiece.events.interactions import Interactions
 from onepiece.features.feast_layout import RowEncoder, entity_key, hash_fields
 from onepiece.features.redis_settings import RedisSettings
 from onepiece.features.schema import ANCHORS_VIEW, MEMORY_VIEW, PROFILE_VIEW, RECENT_VIEW
@@ -33,14 +35,6 @@ if TYPE_CHECKING:
     from onepiece.features.redis_store import RedisStore
 
 PROJECT = "onepiece"
-NOW_MS = 1_700_000_000_000
-YEAR_MS = 365 * 86_400_000
-NUM_CATEGORIES = 50
-ITEMS_PER_CATEGORY = 400
-MEDIAN_EVENTS = 30
-"""Events of the user in the middle; the logarithm is normal with `SIGMA`, at most `MAX_EVENTS`."""
-SIGMA = 1.1
-MAX_EVENTS = 2_000
 NUM_READERS = 1_000
 """Users of the read benchmark, all with full histories."""
 NUM_READS = 3_000
@@ -65,59 +59,48 @@ class Figures:
 
 def time_reads() -> Figures:
     """Reads one request at a time: bare, by `RedisStore`, and by Feast (also async)."""
-    with _running_redis() as settings, TemporaryDirectory() as folder:
-        store = _feast_store(Path(folder), settings)
+    full = HistoryRecipe()
+    with running_redis() as settings, TemporaryDirectory() as folder:
+        feast = _feast_store(Path(folder), settings)
         ours = _redis_store(settings)
-        full = HistoryRecipe()
-        updates = [_full_history(number, full) for number in range(NUM_READERS)]
-        ours.write_histories(updates)
-        users = [update.user_id for update in updates]
-        ours.write_profiles(dict.fromkeys(users, UserProfile()), available_at_ms=NOW_MS)
-        ten = tuple(_item_id(0, rank) for rank in range(10))
-        ours.write_queries([QueryUpdate("query", NOW_MS, Anchors(ten, ten, ten), 7)])
+        users = _fill(ours, [full_history(number, full) for number in range(NUM_READERS)])
         keys = [
             SignalKey(users[number % NUM_READERS], "query", "category-00", NOW_MS)
             for number in range(NUM_READS)
         ]
-        client: Any = ours._redis
         loop = asyncio.new_event_loop()
         ways: dict[str, Callable[[SignalKey], object]] = {
-            "bare": _bare_read(client),
+            "bare": _bare_read(ours._redis),
             "ours": lambda key: ours.read([key]),
-            "feast": _feast_read(store),
-            "feast_async": _feast_read_async(store, loop),
+            "feast": _feast_read(feast),
+            "feast_async": _feast_read_async(feast, loop),
         }
         times_s = _take_turns(ways, keys)
-        loop.run_until_complete(store.close())
+        loop.run_until_complete(feast.close())
         loop.close()
         ours.close()
-    p50, p99 = (
-        {name: float(np.percentile(taken, at)) * 1e3 for name, taken in times_s.items()}
-        for at in (50, 99)
-    )
-    others = {
-        **{f"{name}_p50_ms": value for name, value in p50.items()},
-        **{f"{name}_p99_ms": value for name, value in p99.items()},
-        **{f"{name}_p50_over_bare": p50[name] / p50["bare"] for name in ways if name != "bare"},
-        **{f"{name}_p99_over_bare": p99[name] / p99["bare"] for name in ways if name != "bare"},
-    }
-    entries = full.max_recent_events, full.max_memory_events
-    return Figures(
-        p50["bare"],
-        p50["ours"],
-        others,
-        {"requests": NUM_READS, "recent": entries[0], "memory": entries[1], "anchors": 30},
-    )
+    others: dict[str, float] = {}
+    for at in (50, 99):
+        reached = {name: float(np.percentile(taken, at)) for name, taken in times_s.items()}
+        others |= {f"{name}_p{at}_ms": taken * 1e3 for name, taken in reached.items()}
+        others |= {
+            f"{name}_p{at}_over_bare": taken / reached["bare"]
+            for name, taken in reached.items()
+            if name != "bare"
+        }
+    entries = {"recent": full.max_recent_events, "memory": full.max_memory_events}
+    of_run = {"requests": NUM_READS, **entries, "anchors": 30}
+    return Figures(others["bare_p50_ms"], others["ours_p50_ms"], others, of_run)
 
 
 def time_writes() -> Figures:
     """Writes a micro-batch of users' new states: bare HSETs of the same bytes, and by us."""
     draws = np.random.default_rng(0)
-    updates = [_drawn_history(draws, number) for number in range(NUM_WRITERS)]
+    updates = [drawn_history(draws, number) for number in range(NUM_WRITERS)]
     # A micro-batch changes few of a user's memories: one, here.
     updates = [replace(u, memories=dict(list(u.memories.items())[:1])) for u in updates]
     num_rows = len(updates) + sum(len(update.memories) for update in updates)
-    with _running_redis() as settings:
+    with running_redis() as settings:
         store = _redis_store(settings)
         client: Any = store._redis
         used: dict[str, list[tuple[float, float, float]]] = {"bare": [], "ours": []}
@@ -156,7 +139,7 @@ def time_writes() -> Figures:
 def weigh_users() -> Figures:
     """Fills Redis with users and asks how much memory it took."""
     draws = np.random.default_rng(0)
-    updates = [_drawn_history(draws, number) for number in range(NUM_WEIGHED)]
+    updates = [drawn_history(draws, number) for number in range(NUM_WEIGHED)]
     rows = history_rows(updates)
     num_bytes = sum(
         len(value)
@@ -165,7 +148,7 @@ def weigh_users() -> Figures:
         for value in values
     )
     profiles = {update.user_id: UserProfile("25-34", "middle", "2") for update in updates}
-    with _running_redis() as settings:
+    with running_redis() as settings:
         store = _redis_store(settings)
         client: Any = store._redis
 
@@ -195,58 +178,14 @@ def weigh_users() -> Figures:
     )
 
 
-def _item_id(category: int, rank: int) -> str:
-    return f"item-{category * ITEMS_PER_CATEGORY + rank:06d}"
-
-
-def _full_history(number: int, recipe: HistoryRecipe) -> HistoryUpdate:
-    """A user whose history and memory are as long as they get."""
-
-    def past(count: int) -> Interactions:
-        items = tuple(_item_id(0, (number + place) % 400) for place in range(count))
-        return Interactions(items, (1, 3) * (count // 2), tuple(range(NOW_MS - count, NOW_MS)))
-
-    memory = past(recipe.max_memory_events)
-    return HistoryUpdate(
-        f"user-{number:07d}",
-        NOW_MS,
-        past(recipe.max_recent_events),
-        {"category-00": memory},
-        num_events=len(memory),
-    )
-
-
-def _drawn_history(draws: np.random.Generator, number: int) -> HistoryUpdate:
-    """A user of a shop: few do much and most little, popular categories and items are common."""
-    recipe = HistoryRecipe()
-    count = int(np.clip(draws.lognormal(np.log(MEDIAN_EVENTS), SIGMA), 1, MAX_EVENTS))
-    categories = _zipf(draws, NUM_CATEGORIES, count)
-    ranks = _zipf(draws, ITEMS_PER_CATEGORY, count)
-    instants = np.sort(draws.integers(NOW_MS - YEAR_MS, NOW_MS, count))
-    actions = draws.choice([1, 2, 3], count, p=[0.8, 0.1, 0.1])
-
-    def past(places: Any) -> Interactions:
-        return Interactions(
-            tuple(_item_id(int(categories[place]), int(ranks[place])) for place in places),
-            tuple(actions[places].tolist()),
-            tuple(instants[places].tolist()),
-        )
-
-    memories = {
-        f"category-{category:02d}": past(
-            np.flatnonzero(categories == category)[-recipe.max_memory_events :]
-        )
-        for category in np.unique(categories).tolist()
-    }
-    recent = past(np.arange(count)[-recipe.max_recent_events :])
-    user_id = f"user-{number:07d}"
-    return HistoryUpdate(user_id, int(instants[-1]), recent, memories, num_events=count)
-
-
-def _zipf(draws: np.random.Generator, size: int, count: int) -> Any:
-    """Draws ranks below `size`, each as often as one over its place."""
-    weights = 1.0 / np.arange(1, size + 1)
-    return draws.choice(size, count, p=weights / weights.sum())
+def _fill(store: "RedisStore", updates: Sequence[HistoryUpdate]) -> list[str]:
+    """Writes histories, profiles and one query's anchors; gives the users."""
+    store.write_histories(updates)
+    users = [update.user_id for update in updates]
+    store.write_profiles(dict.fromkeys(users, UserProfile()), available_at_ms=NOW_MS)
+    ten = tuple(item_id(0, rank) for rank in range(10))
+    store.write_queries([QueryUpdate("query", NOW_MS, Anchors(ten, ten, ten), 7)])
+    return users
 
 
 def _redis_store(settings: RedisSettings) -> "RedisStore":
@@ -320,10 +259,15 @@ def _feast_read_async(store: Any, loop: asyncio.AbstractEventLoop) -> Callable[[
 def _take_turns(
     ways: Mapping[str, Callable[[SignalKey], object]], keys: Sequence[SignalKey]
 ) -> dict[str, list[float]]:
-    """Times every way for every key, one after the other; the first hundred keys warm up."""
+    """Times every way for every key; the first hundred keys warm up.
+
+    The first of a turn moves on, as what ran before leaves the processor's caches to the next.
+    """
     times_s: dict[str, list[float]] = {name: [] for name in ways}
+    order = list(ways.items())
     for number, key in enumerate(keys):
-        for name, read in ways.items():
+        order.append(order.pop(0))
+        for name, read in order:
             start_s = time.perf_counter()
             read(key)
             if number >= 100:
@@ -360,30 +304,3 @@ def _used(client: Any, run: Callable[[], None]) -> tuple[float, float, float]:
     run()
     own, wall = time.process_time() - own, time.perf_counter() - wall
     return own, wall, server_s() - server
-
-
-@contextmanager
-def _running_redis() -> Iterator[RedisSettings]:
-    """Starts a Redis without persistence on a free port; it ends with the block."""
-    program = shutil.which("redis-server")
-    if program is None:
-        raise NotFound("redis-server is not installed; apt-get install redis-server")
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    with TemporaryDirectory() as folder:
-        where = ["--port", str(port), "--bind", "127.0.0.1", "--dir", folder]
-        process = subprocess.Popen(  # noqa: S603
-            [program, *where, "--save", "", "--appendonly", "no"], stdout=subprocess.DEVNULL
-        )
-        try:
-            for _ in range(1_000):
-                try:
-                    socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                    break
-                except OSError:
-                    time.sleep(0.01)
-            yield RedisSettings(address=f"127.0.0.1:{port}")
-        finally:
-            process.terminate()
-            process.wait(timeout=10)

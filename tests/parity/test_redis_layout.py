@@ -65,7 +65,9 @@ features = {
     "string": texts,
     "int64": numbers,
     "strings": st.lists(texts, max_size=9).map(tuple),
-    "int64s": st.lists(numbers, max_size=9).map(tuple),
+    "int64s": st.sampled_from((numbers, st.integers(0, 200)))
+    .flatmap(lambda entry: st.lists(entry, max_size=9))
+    .map(tuple),
 }
 
 

@@ -172,7 +172,7 @@ class RedisStore:
         return signals_of(columns, keys)
 
     def _write(self, rows_by_view: Mapping[str, Sequence[ViewRow]]) -> None:
-        """Writes the views one after the other, some thousands of rows a round trip."""
+        """Writes the views one after the other, a thousand rows a round trip."""
         for view, rows in rows_by_view.items():
             num_stale = 0
             for first in range(0, len(rows), MAX_ROWS_PER_BATCH):
@@ -244,8 +244,9 @@ def _connect(settings: RedisSettings) -> redis.Redis:
     return redis.Redis(
         **settings.options(),
         credential_provider=credentials,
-        # A connection that Redis has closed is replaced at once; who is late is not asked again.
-        retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
+        # A connection that Redis has closed is replaced when it is taken up; who is late or away
+        # is not asked again, as a request has no time and a consumer repeats its batch.
+        retry=Retry(NoBackoff(), 0),
         driver_info=None,
     )
 

@@ -44,6 +44,23 @@ def test_what_is_not_allowed_is_refused(tmp_path, given):
         FeatureStoreSettings(folder=tmp_path, **given)
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"address": "redis://user:secret@host:1"}, "address"),
+        ({"address": "host"}, "address"),
+        ({"password": "secret"}, "password"),
+        ({"username": "server"}, "password_file"),
+        ({"ca_file": "ca.pem"}, "is_tls"),
+        ({"is_tls": True, "cert_file": "client.pem"}, "key_file"),
+        ({"timeout_s": 0.0}, "timeout_s"),
+    ],
+)
+def test_settings_of_redis_that_do_not_fit_are_refused(given, told):
+    with pytest.raises(ValidationError, match=told):
+        RedisSettings(**given)
+
+
 def test_declarations_are_imported_flatly_and_forgotten(tmp_path):
     (tmp_path / "entities.py").write_text("USER = object()\n")
     (tmp_path / "views.py").write_text("from entities import USER\nVIEW = object()\n")

@@ -5,6 +5,9 @@ import sqlite3
 import pytest
 import yaml
 
+from onepiece.errors import FeatureStoreUnavailable
+from onepiece.events.history import HistoryUpdate
+from onepiece.events.interactions import Interactions
 from onepiece.features.declarations import load_declarations
 from onepiece.features.feast_settings import FeatureStoreSettings
 from onepiece.features.schema import (
@@ -14,6 +17,7 @@ from onepiece.features.schema import (
     features_of,
     join_keys_of,
 )
+from onepiece.features.store import SignalKey
 
 pytestmark = pytest.mark.integration
 
@@ -70,3 +74,40 @@ def test_readers_and_a_writer_of_sqlite_do_not_wait_for_each_other(repository, t
     connection.close()
 
     assert mode == ("wal",)
+
+
+def test_nobody_writes_to_sqlite_between_the_comparison_and_the_write(repository, tmp_path):
+    from onepiece.features.feast_store import FeastStore
+
+    settings = FeatureStoreSettings(folder=tmp_path / "store")
+    first = FeastStore.create(repository / "feature_repo", settings)
+    second = FeastStore.open(settings)
+    connection_of(second).execute("PRAGMA busy_timeout = 0")
+    interrupted: list[str] = []
+
+    def interrupt(statement: str) -> None:
+        if statement.startswith("SELECT entity_key, value") and not interrupted:
+            interrupted.append(statement)
+            with pytest.raises(FeatureStoreUnavailable, match="locked"):
+                second.write_histories([history_of(2)])
+            interrupted.append("the second had to wait")
+
+    connection_of(first).set_trace_callback(interrupt)
+    first.write_histories([history_of(1)])
+    connection_of(first).set_trace_callback(None)
+    second.write_histories([history_of(2)])
+
+    assert len(interrupted) == 2
+    assert len(first.read([SignalKey("user", "q", "milk", 1)])[0].recent) == 2
+    first.close()
+    second.close()
+
+
+def connection_of(store) -> sqlite3.Connection:
+    feast = store._feast
+    return feast._get_provider().online_store._get_conn(feast.config)
+
+
+def history_of(num_events: int) -> HistoryUpdate:
+    events = Interactions(("a",) * num_events, (1,) * num_events, (1,) * num_events)
+    return HistoryUpdate("user", 1, events, num_events=num_events)
