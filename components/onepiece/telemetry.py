@@ -39,6 +39,9 @@ def configure_logging(*, level: str, is_json: bool) -> None:
     text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     handler.setFormatter(JsonFormatter() if is_json else text)
     logging.basicConfig(level=level, handlers=[handler], force=True)
+    if level == "WARNING":
+        # It warns of each retry that a rebalance or a restart of a broker takes.
+        logging.getLogger("kafka").setLevel(logging.ERROR)
 
 
 EVENTS_APPENDED = Counter("onepiece_events_appended_total", "Events made durable.", ["kind"])
