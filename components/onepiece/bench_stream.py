@@ -13,6 +13,7 @@ import numpy as np
 
 from onepiece.bench_online import Figures
 from onepiece.events.history_fold import HistoryRecipe
+from onepiece.events.kafka_checkpoints import Checkpoints
 from onepiece.events.kafka_clients import kafka_partition_of, new_group_reader, new_producer
 from onepiece.events.kafka_history import KafkaHistoryConsumer
 from onepiece.events.kafka_settings import KafkaSettings
@@ -149,12 +150,12 @@ def _consumer(settings: KafkaSettings, store: RedisStore, *, group: str) -> Kafk
     return KafkaHistoryConsumer(
         settings,
         store,
+        checkpoints=Checkpoints(settings, monotonic_s=time.monotonic, group=group),
         category_of=shop_catalogue().category_of,
         recipe=HistoryRecipe(),
         monotonic_s=time.monotonic,
         now_ms=lambda: time.time_ns() // 1_000_000,
         store_id=store.server_id,
-        group=group,
     )
 
 

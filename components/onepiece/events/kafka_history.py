@@ -15,43 +15,28 @@ the dead letters as it came, an event that is too late to the side topic.
 """
 
 import logging
-import threading
-import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
-from kafka import ConsumerRebalanceListener, TopicPartition
-from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
-from kafka.errors import KafkaError, KafkaTimeoutError
-from kafka.protocol.consumer.metadata import ConsumerProtocolAssignment
-from kafka.structs import OffsetAndMetadata
+from kafka import TopicPartition
+from kafka.errors import KafkaError
 
 from onepiece.errors import InvalidEvent, Unavailable
 from onepiece.events.history import count_folded
 from onepiece.events.history_fold import Folded, HistoryRecipe
 from onepiece.events.history_state import HistoryState, HistoryWriter
-from onepiece.events.kafka_clients import (
-    drop_producer,
-    explained,
-    kafka_partition_of,
-    new_group_reader,
-    new_producer,
-    new_reader,
-    run_within,
-)
+from onepiece.events.kafka_checkpoints import Aside, Checkpoints
+from onepiece.events.kafka_clients import explained, kafka_partition_of, new_group_reader
+from onepiece.events.kafka_members import AssignmentNotes, CoPartitionedAssignor
 from onepiece.events.kafka_settings import KafkaSettings
-from onepiece.events.kafka_topics import ensure_topic
 from onepiece.events.schema import Event, parse_event
 from onepiece.events.topics import (
     DEAD_LETTERS,
-    HISTORY_GROUP,
     HISTORY_KINDS,
     LATE,
     TOPIC_OF_KIND,
-    changelog_of,
 )
 from onepiece.telemetry import (
     EVENTS_UNREADABLE,
@@ -64,83 +49,8 @@ log = logging.getLogger(__name__)
 
 _POLL_MS = 50
 """Longest wait of one poll for news."""
-_RESTORE_TIMEOUT_S = 300.0
-"""Longest time to read the changelog of one partition."""
 _HISTORY_TOPICS = tuple(TOPIC_OF_KIND[kind].name for kind in HISTORY_KINDS)
 _KIND_OF_TOPIC = {TOPIC_OF_KIND[kind].name: kind for kind in HISTORY_KINDS}
-
-
-class CoPartitionedAssignor(CooperativeStickyAssignor):  # type: ignore[misc]
-    """Gives a member the same partitions of every topic, by the sticky choice for the first.
-
-    The stock assignors but `range` deal out each topic by itself; a user's clicks and orders
-    would then meet in two members. All topics must have equally many partitions.
-    """
-
-    name = "onepiece-co-partitioned"
-
-    @classmethod
-    def parse_member_metadata(cls, metadata: Any) -> Any:
-        """Reads what a member has and wants of its first topic alone."""
-        parsed = super().parse_member_metadata(metadata)
-        lead = sorted(parsed.subscription)[:1]
-        owned = [partition for partition in parsed.partitions if partition.topic in lead]
-        return parsed._replace(subscription=lead, partitions=owned)
-
-    def assign(self, cluster: Any, members: Any) -> dict[str, Any]:
-        """Assigns the first topic's partitions, and with each those of the others."""
-        topics = {member.member_id: sorted(member.metadata.topics) for member in members}
-        by_lead = super().assign(cluster, members)
-        return {
-            member_id: ConsumerProtocolAssignment(
-                self.version,
-                [
-                    (topic, sorted(partitions))
-                    for _, partitions in assigned.assigned_partitions
-                    for topic in topics[member_id]
-                ],
-                b"",
-            )
-            for member_id, assigned in by_lead.items()
-        }
-
-
-class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
-    """Notes what was taken and given, for the thread that polls; called on the client's own."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._changes: list[tuple[bool, frozenset[int]]] = []
-
-    def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
-        """Notes what another member gets."""
-        self._note(False, revoked)
-
-    def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        """Notes what this member gets."""
-        self._note(True, assigned)
-
-    def take(self) -> list[tuple[bool, frozenset[int]]]:
-        """Gives, in order, whether partitions were given (else taken), and which."""
-        with self._lock:
-            changes, self._changes = self._changes, []
-        return changes
-
-    def _note(self, is_given: bool, partitions: Iterable[TopicPartition]) -> None:
-        numbers = frozenset(partition.partition for partition in partitions)
-        if numbers:
-            with self._lock:
-                self._changes.append((is_given, numbers))
-
-
-@dataclass(frozen=True, slots=True)
-class _Aside:
-    """A message to keep in a side topic."""
-
-    topic: str
-    message: Any
-    """As the consumer got it."""
-    reason: str
 
 
 class KafkaHistoryConsumer:
@@ -151,12 +61,12 @@ class KafkaHistoryConsumer:
         settings: KafkaSettings,
         writer: HistoryWriter,
         *,
+        checkpoints: Checkpoints,
         category_of: Mapping[str, str],
         recipe: HistoryRecipe,
         monotonic_s: Callable[[], float],
         now_ms: Callable[[], int],
         store_id: Callable[[], str] = lambda: "",
-        group: str = HISTORY_GROUP,
         checkpoint_interval_s: float = 5.0,
         max_records: int = 10_000,
     ) -> None:
@@ -165,13 +75,13 @@ class KafkaHistoryConsumer:
         Args:
             settings: Where the brokers are.
             writer: Where histories are written.
+            checkpoints: Of the group to join.
             category_of: Item id -> category id; the same in every member.
             recipe: The bounds of the histories.
             monotonic_s: Such as `time.monotonic`.
             now_ms: Unix ms, for the freshness that is measured, never for what is folded.
             store_id: Names the store's present life: when it changes, the store may have lost
                 what it held, and all is written again.
-            group: Of the members that share the work; its changelog is its own.
             checkpoint_interval_s: Time between two checkpoints; 0 for one a micro-batch.
             max_records: Most messages of a micro-batch.
 
@@ -189,21 +99,19 @@ class KafkaHistoryConsumer:
         self._max_records = max_records
         self._states: dict[int, HistoryState] = {}
         self._next_offsets: dict[TopicPartition, int] = {}
-        self._asides: dict[int, list[_Aside]] = defaultdict(list)
+        self._asides: dict[int, list[Aside]] = defaultdict(list)
         self._is_dirty = False
         self._checkpointed_s = monotonic_s()
         self._known_store_id: str | None = None
         self._must_ask_store = True
-        self._producer: Any = None
-        self._listener = _Listener()
-        self._changelog = settings.topic(changelog_of(group).name)
-        ensure_topic(settings, changelog_of(group))
+        self._listener = AssignmentNotes()
+        self._checkpoints = checkpoints
         self._topics = [settings.topic(name) for name in _HISTORY_TOPICS]
         self._kind_of = {settings.topic(name): kind for name, kind in _KIND_OF_TOPIC.items()}
         with explained(settings, "join the group of the history consumer"):
             self._consumer = new_group_reader(
                 settings,
-                group,
+                checkpoints.group,
                 self._topics,
                 listener=self._listener,
                 strategies=[CoPartitionedAssignor],
@@ -273,16 +181,15 @@ class KafkaHistoryConsumer:
         membership = self._consumer.group_metadata()
         owned = {partition.partition for partition in self._consumer.assignment()}
         states = {number: state for number, state in self._states.items() if number in owned}
-        offsets = {
-            partition: OffsetAndMetadata(offset, "", -1)
-            for partition, offset in self._next_offsets.items()
-            if partition.partition in states
-        }
         try:
-            self._commit(states, offsets, membership)
+            self._checkpoints.commit(
+                states,
+                [aside for number in states for aside in self._asides[number]],
+                {p: offset for p, offset in self._next_offsets.items() if p.partition in states},
+                membership=membership,
+            )
         except KafkaError as error:
             log.warning("checkpoint failed", extra={"error": repr(error)})
-            self._abandon_transaction()
             return False
         for number, state in states.items():
             state.note_saved()
@@ -297,8 +204,7 @@ class KafkaHistoryConsumer:
             self.checkpoint()
         with suppress(KafkaError):
             self._consumer.close()
-        if self._producer is not None:
-            drop_producer(self._producer)
+        self._checkpoints.close()
 
     def _read(self, message: Any, state: HistoryState) -> Event | None:
         """Parses a message and checks that it lies where its user's events belong."""
@@ -328,7 +234,7 @@ class KafkaHistoryConsumer:
         return None
 
     def _set_aside(self, topic: str, message: Any, reason: str) -> None:
-        self._asides[message.partition].append(_Aside(self._settings.topic(topic), message, reason))
+        self._asides[message.partition].append(Aside(self._settings.topic(topic), message, reason))
 
     def _write(self) -> None:
         """Writes the users that changed; on an error they stay to be written."""
@@ -388,7 +294,7 @@ class KafkaHistoryConsumer:
         partitions = [TopicPartition(topic, number) for topic in self._topics]
         offsets = {partition: self._consumer.committed(partition) for partition in partitions}
         state = HistoryState(self._category_of, self._recipe)
-        num_messages = self._read_changelog(number, state)
+        num_messages = self._checkpoints.read(number, state)
         self._states[number] = state
         for partition, offset in offsets.items():
             if offset is None:
@@ -403,92 +309,8 @@ class KafkaHistoryConsumer:
             extra={"partition": number, "num_messages": num_messages, "elapsed_s": elapsed_s},
         )
 
-    def _read_changelog(self, number: int, state: HistoryState) -> int:
-        """Reads the changelog up to its end, open transactions included: they are waited for."""
-        partition = TopicPartition(self._changelog, number)
-        timeout_ms = int(self._settings.timeout_s * 1_000)
-        dirty = new_reader(self._settings, isolation_level="read_uncommitted")
-        reader = new_reader(self._settings)
-        num_messages = 0
-        try:
-            end = dirty.end_offsets([partition], timeout_ms)[partition]
-            reader.assign([partition])
-            reader.seek_to_beginning(partition)
-            deadline_s = self._monotonic_s() + _RESTORE_TIMEOUT_S
-            while reader.position(partition, timeout_ms) < end:
-                for message in reader.poll(_POLL_MS).get(partition, ()):
-                    state.restore(message.key, message.value)
-                    num_messages += 1
-                if self._monotonic_s() > deadline_s:
-                    raise KafkaTimeoutError(
-                        f"{partition} was not read up to {end} in {_RESTORE_TIMEOUT_S:g} s"
-                    )
-        finally:
-            reader.close()
-            dirty.close()
-        return num_messages
-
-    def _commit(
-        self,
-        states: Mapping[int, HistoryState],
-        offsets: Mapping[TopicPartition, OffsetAndMetadata],
-        membership: Any,
-    ) -> None:
-        """Sends everything and commits it in one transaction."""
-        timeout_s = self._settings.timeout_s
-        producer = self._ready_producer()
-        producer.begin_transaction()
-        futures = [
-            producer.send(self._changelog, key=key, value=value, partition=number)
-            for number, state in states.items()
-            for key, value in state.changes()
-        ]
-        futures += [
-            _send_aside(producer, aside) for number in states for aside in self._asides[number]
-        ]
-        # A commit succeeds even if a batch gave up after its last try, so each one is looked at.
-        for future in futures:
-            if not future.succeeded():
-                future.get(timeout_s)
-        if offsets:
-            run_within(lambda: producer.send_offsets_to_transaction(offsets, membership), timeout_s)
-        run_within(producer.commit_transaction, timeout_s)
-
-    def _ready_producer(self) -> Any:
-        if self._producer is None:
-            name = f"{self._changelog}-{uuid.uuid4()}"
-            self._producer = new_producer(self._settings, transactional_id=name)
-        return self._producer
-
-    def _abandon_transaction(self) -> None:
-        """Ends the transaction if the broker answers; if not, the broker ends it in time."""
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            with suppress(KafkaError):
-                run_within(producer.abort_transaction, 2.0)
-            drop_producer(producer)
-
     def _show_lag(self) -> None:
         ends = ((p, self._consumer.highwater(p)) for p in self._next_offsets)
         HISTORY_LAG_RECORDS.set(
             sum(max(0, end - self._next_offsets[p]) for p, end in ends if end is not None)
         )
-
-
-def _send_aside(producer: Any, aside: _Aside) -> Any:
-    """Keeps a message as it came, with where it lay and why it is here."""
-    message = aside.message
-    headers = [
-        ("reason", aside.reason.encode()),
-        ("topic", message.topic.encode()),
-        ("partition", str(message.partition).encode()),
-        ("offset", str(message.offset).encode()),
-    ]
-    return producer.send(
-        aside.topic,
-        key=message.key,
-        # A message without a value would be a deletion, were the topic compacted.
-        value=message.value or b"",
-        headers=headers,
-        partition=message.partition,
-    )

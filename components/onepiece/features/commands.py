@@ -150,11 +150,14 @@ def _history_consumer(
         return
     if args.until_idle:
         raise InvalidInput("--until-idle is for an embedded log; on Kafka members come and go")
+    from onepiece.events.kafka_checkpoints import Checkpoints
     from onepiece.events.kafka_history import KafkaHistoryConsumer
 
+    settings = kafka_settings(os.environ)
     consumer = KafkaHistoryConsumer(
-        kafka_settings(os.environ),
+        settings,
         store,
+        checkpoints=Checkpoints(settings, monotonic_s=time.monotonic),
         category_of=read_catalogue(args.catalogue).category_of,
         recipe=recipe,
         monotonic_s=time.monotonic,

@@ -18,6 +18,7 @@ from typing import Any
 from onepiece.datasets.catalogue_file import read_catalogue
 from onepiece.events.history_fold import HistoryRecipe
 from onepiece.events.history_state import HistoryUpdate, HistoryWriter
+from onepiece.events.kafka_checkpoints import Checkpoints
 from onepiece.events.kafka_history import KafkaHistoryConsumer
 from onepiece.events.kafka_settings import KafkaSettings
 from onepiece.features.consume import consume
@@ -78,6 +79,19 @@ class _DyingProducer:
         self._note.look("committed")
 
 
+class _DyingCheckpoints(Checkpoints):
+    note: DeathNote
+
+    def _ready_producer(self) -> Any:
+        return _DyingProducer(super()._ready_producer(), self.note)
+
+    def read(self, number: int, state: Any) -> int:
+        """Reads, and may die then."""
+        num_messages = super().read(number, state)
+        self.note.look("rebalance")
+        return num_messages
+
+
 class DyingConsumer(KafkaHistoryConsumer):
     """The consumer, with looks at the note in between."""
 
@@ -89,13 +103,6 @@ class DyingConsumer(KafkaHistoryConsumer):
         if self._num_messages % _CHECK_MESSAGES == 0:
             self.note.look("fold")
         return super()._read(message, state)
-
-    def _restore(self, number: int) -> None:
-        super()._restore(number)
-        self.note.look("rebalance")
-
-    def _ready_producer(self) -> Any:
-        return _DyingProducer(super()._ready_producer(), self.note)
 
 
 def main() -> int:
@@ -112,9 +119,13 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     note = DeathNote(args.note)
     store = open_online_store(args.store)
+    settings = KafkaSettings.model_validate_json(args.kafka)
+    checkpoints = _DyingCheckpoints(settings, monotonic_s=time.monotonic)
+    checkpoints.note = note
     consumer = DyingConsumer(
-        KafkaSettings.model_validate_json(args.kafka),
+        settings,
         _DyingWriter(store, note),
+        checkpoints=checkpoints,
         category_of=read_catalogue(args.catalogue).category_of,
         recipe=HistoryRecipe(),
         monotonic_s=time.monotonic,

@@ -11,6 +11,7 @@ import pytest
 
 from onepiece.events.history_fold import HistoryRecipe
 from onepiece.events.history_state import HistoryState, HistoryUpdate
+from onepiece.events.kafka_checkpoints import Checkpoints
 from onepiece.events.kafka_clients import kafka_partition_of, new_producer, new_reader
 from onepiece.events.kafka_dead_letters import list_dead_letters, replay_dead_letters
 from onepiece.events.kafka_history import KafkaHistoryConsumer
@@ -76,6 +77,7 @@ class Shop:
             KafkaHistoryConsumer(
                 self.settings,
                 store,
+                checkpoints=Checkpoints(self.settings, monotonic_s=time.monotonic),
                 category_of=CATEGORY_OF,
                 recipe=RECIPE,
                 monotonic_s=time.monotonic,
