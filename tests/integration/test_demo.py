@@ -15,6 +15,7 @@ import pytest
 from onepiece.bundle import load_bundle
 from onepiece.events.schema import DAY_MS
 from onepiece.experiment.report import ExperimentReport, read_json
+from onepiece.features.feast_settings import load_settings
 from onepiece.serving.skew_report import SkewReport
 from onepiece.training.compare_data import contenders_of
 from onepiece.training.log_data import Shop
@@ -133,3 +134,23 @@ def test_a_demo_killed_half_way_leaves_nothing(tmp_path, tmp_path_factory, repos
 
     assert list(tmp_path.iterdir()) == []
     assert processes_of(tmp_path) == []
+
+
+def test_the_demo_on_kafka_and_redis_answers_as_it_is_replayed_and_leaves_no_process(
+    tmp_path, repository, kafka_libs
+):
+    profile = tmp_path / "few.yaml"
+    profile.write_text(FEW)
+    out = tmp_path / "out"
+    command = [*demo(out, repository, str(profile)), "--kafka"]
+
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=590)
+
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    assert re.search(r"equal to the cent for (\d+) of \1 households", ran.stdout), ran.stdout
+    assert re.search(r"rebuilt offline: (\d+) of \1 equal", ran.stdout), ran.stdout
+    assert "redis-server --bind 127.0.0.1" in ran.stdout
+    (run,) = out.iterdir()
+    assert not (run / "log").exists()
+    assert load_settings(run / "store").online == "redis"
+    assert processes_of(out) == []

@@ -1,30 +1,29 @@
 """The event log: durable, ordered within a partition, read by offset."""
 
-import heapq
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Protocol
 
 from onepiece.errors import InvalidInput
+from onepiece.events.arrival_order import in_arrival_order
+from onepiece.events.log_record import Position, Record
 from onepiece.events.schema import Erasure, Event, Order, Refund
 from onepiece.telemetry import EVENTS_APPENDED
 
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """A place in the log: the record at `offset` of `partition`."""
-
-    partition: int
-    offset: int
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One event and where it lies."""
-
-    position: Position
-    event: Event
+__all__ = [
+    "EventLog",
+    "Position",
+    "Record",
+    "Voids",
+    "check_read",
+    "count_appended",
+    "read_events",
+    "read_standing_events",
+    "read_users",
+    "read_voids",
+]
 
 
 class EventLog(Protocol):
@@ -179,8 +178,9 @@ def read_users(
             # Offsets may have gaps, so the last records may lie beyond the end.
             yield from (r for r in records if r.position.offset < ends[partition])
 
-    streams = [records_of(partition) for partition in partitions]
-    yield from heapq.merge(*streams, key=lambda record: record.event.received_at_ms)
+    records = chain.from_iterable(records_of(partition) for partition in partitions)
+    # One partition holds all of a user's events, as they arrived.
+    yield from records if len(partitions) == 1 else in_arrival_order(records)
 
 
 def check_read(offset: int, *, max_records: int) -> None:
