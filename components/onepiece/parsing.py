@@ -11,6 +11,7 @@ from onepiece.errors import InvalidInput, InvalidRecipe, NotFound
 
 _MAX_SHOWN_ERRORS = 5
 _MAX_SHOWN_CHARACTERS = 80
+_MAX_SHOWN_MESSAGE = 400
 _CONTROL_CHARACTERS = r"\x00-\x1f"
 _NO_CONTROL = "an id holds no control characters, such as a newline"
 
@@ -119,7 +120,8 @@ def _explain_one(detail: Any, whole: str) -> str:
         case "string_pattern_mismatch" if _CONTROL_CHARACTERS in detail["ctx"]["pattern"]:
             said = _NO_CONTROL
         case _:
-            said = detail["msg"].encode("ascii", "backslashreplace").decode()
+            # It may quote what was given, of any length.
+            said = detail["msg"][:_MAX_SHOWN_MESSAGE].encode("ascii", "backslashreplace").decode()
     if detail["type"] == "value_error":  # a validator of ours: it says what was given itself
         return f"{where or whole}: {said}"
     return f"{where or whole}: {said} (given {_shown(detail.get('input'))})"
