@@ -12,7 +12,7 @@ it.
 """
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -172,8 +172,8 @@ class Collector:
         EVENTS_CLOCK_CORRECTED.inc(
             sum(isinstance(one, Accepted) and bool(one.note) for one in judged)
         )
-        for result in results:
-            EVENTS_COLLECTED.labels(result.status).inc()
+        for status, count in Counter(result.status for result in results).items():
+            EVENTS_COLLECTED.labels(status).inc(count)
         return AppendAnswer(results=results)
 
     def _take(self, judged: Sequence[Accepted | Rejected], waiting: "_Waiting") -> "list[_Fate]":
@@ -213,16 +213,18 @@ class Collector:
     def _take_settled(self) -> None:
         self._is_settling = False
         acknowledged = []
+        num_events = num_bytes = 0
         while self._settled:
             sending, error = self._settled.popleft()
             sending.error, sending.is_settled = error, True
             del self._in_flight[sending.event.event_id]
-            self._room.give_back(num_events=1, num_bytes=len(sending.payload))
+            num_events, num_bytes = num_events + 1, num_bytes + len(sending.payload)
             if error is None:
                 self._recent.add(sending.event.event_id)
                 acknowledged.append(sending.event)
             for waiting in sending.waiting:
                 waiting.tick()
+        self._room.give_back(num_events=num_events, num_bytes=num_bytes)
         count_appended(acknowledged)
         if not self._in_flight:
             self._idle.set()
