@@ -217,11 +217,12 @@ def _add_collect(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     parser = subparsers.add_parser(
         "collect",
         help=summary,
-        description=f"{summary} The topics must be there. Settings come from ONEPIECE_KAFKA_* "
-        "(events/kafka_settings.py) and ONEPIECE_COLLECTOR_* (events/collector_settings.py). "
+        description=f"{summary} The topics must be there. Settings come from ONEPIECE_KAFKA_*, "
+        "such as ONEPIECE_KAFKA_BOOTSTRAP_SERVERS (events/kafka_settings.py), and from "
+        "ONEPIECE_COLLECTOR_* (events/collector_settings.py). "
         "Callers are not told apart: only services of the shop may reach it. SIGTERM: nothing new "
         "is accepted, what is in flight is finished.",
-        epilog="example: ONEPIECE_KAFKA_BOOTSTRAP_SERVERS=127.0.0.1:9092 onepiece events collect",
+        epilog="example: onepiece events collect --http-port 8080 --grpc-port 9090",
     )
     parser.add_argument("--host", default="127.0.0.1", help="interface (default %(default)s)")
     parser.add_argument(
