@@ -4,12 +4,10 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from onepiece.events.topics import MAX_EVENT_BYTES
+from onepiece.events.topics import MAX_EVENT_BYTES, ROOM_FOR_KEY_BYTES
 
 PREFIX = "ONEPIECE_COLLECTOR_"
 """Of the environment's variables that are these settings."""
-ROOM_FOR_KEY_BYTES = 4_096
-"""What a message holds besides its event: the key, at most 512 bytes, and Kafka's own fields."""
 
 
 class CollectorSettings(BaseModel):

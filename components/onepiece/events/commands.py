@@ -146,7 +146,7 @@ async def _collect(
         sys.stdout.flush()
 
     collector = Collector(
-        KafkaSink.open(kafka),
+        KafkaSink.open(kafka, max_event_bytes=settings.max_event_bytes),
         settings,
         now_ms=lambda: time.time_ns() // 1_000_000,
         monotonic_s=time.monotonic,

@@ -29,7 +29,7 @@ from onepiece.events.kafka_clients import (
     new_producer,
 )
 from onepiece.events.kafka_settings import KafkaSettings
-from onepiece.events.kafka_topics import check_topics
+from onepiece.events.kafka_topics import check_event_size, check_topics
 from onepiece.events.topics import TOPIC_OF_KIND
 
 log = logging.getLogger(__name__)
@@ -52,15 +52,17 @@ class KafkaSink:
         self._admin: Any = None
 
     @classmethod
-    def open(cls, settings: KafkaSettings) -> Self:
+    def open(cls, settings: KafkaSettings, *, max_event_bytes: int) -> Self:
         """Opens a sink on existing topics.
 
         Raises:
             NotFound: A topic does not exist.
-            InvalidInput: One has another number of partitions than the settings say.
+            InvalidInput: One has another number of partitions than the settings say, or takes no
+                event of `max_event_bytes`, which could then never be acknowledged.
             EventLogUnavailable: No broker answers.
         """
         check_topics(settings)
+        check_event_size(settings, max_event_bytes=max_event_bytes)
         sink = cls(settings)
         with explained(settings, "connect to append"):
             sink._producer = new_producer(settings, transactional_id=None)

@@ -17,10 +17,14 @@ from pathlib import Path
 import grpc
 import httpx
 import pytest
+from kafka.admin import ConfigResource, ConfigResourceType
 
+from onepiece.errors import InvalidInput
 from onepiece.events import collector_pb2 as pb
 from onepiece.events.collector_client import CollectorClient
 from onepiece.events.collector_messages import SERVICE_NAME, answer_of_message
+from onepiece.events.kafka_clients import new_admin
+from onepiece.events.kafka_collector import KafkaSink
 from onepiece.events.kafka_log import KafkaEventLog
 from onepiece.events.kafka_settings import KafkaSettings
 from onepiece.events.log import read_events
@@ -41,9 +45,10 @@ class Process:
 
     def __init__(self, bootstrap_servers: str, folder: Path, **environment: object) -> None:
         prefix = f"c-{uuid.uuid4()}"
-        self.log = KafkaEventLog.create(
-            KafkaSettings(bootstrap_servers=bootstrap_servers, prefix=prefix, num_partitions=4)
+        self.settings = KafkaSettings(
+            bootstrap_servers=bootstrap_servers, prefix=prefix, num_partitions=4
         )
+        self.log = KafkaEventLog.create(self.settings)
         self.stderr = folder / f"{prefix}.log"
         given = {
             "KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers,
@@ -291,6 +296,34 @@ def test_sigterm_finishes_what_came_and_exits_with_0(start, kafka_broker):
             one.result(PATIENCE_S)
 
     assert set(told) == set(process.stored())
+
+
+def test_an_event_that_the_broker_refuses_does_not_stop_the_others(start, kafka_broker):
+    process = start(kafka_broker)
+    limit_messages(process.settings, max_bytes=2_000)
+
+    refused = process.post([raw("long", kind="exposure", model_version="x" * 4_000)])
+    others = [process.post([raw(f"short{number}", kind="exposure")]) for number in range(3)]
+
+    assert refused.status_code == 503
+    assert "MessageSizeTooLarge" in refused.json()["results"][0]["reason"]
+    assert [other.status_code for other in others] == [200, 200, 200]
+
+
+def test_it_does_not_start_with_topics_that_take_only_smaller_events(start, kafka_broker):
+    settings = start(kafka_broker).settings
+    limit_messages(settings, max_bytes=100_000)
+
+    with pytest.raises(InvalidInput, match="takes messages of 100000 bytes"):
+        KafkaSink.open(settings, max_event_bytes=99_000)
+
+
+def limit_messages(settings: KafkaSettings, *, max_bytes: int) -> None:
+    admin = new_admin(settings)
+    configs = {"max.message.bytes": str(max_bytes)}
+    name = settings.topic("exposures")
+    admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, configs=configs)])
+    admin.close()
 
 
 def test_it_does_not_start_without_its_topics(kafka_broker):
