@@ -6,9 +6,10 @@ from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from onepiece.doors.problems import INTERNAL, RETRY_AFTER_S, Failure, Problem, is_passing
-from onepiece.errors import OnePieceError, PayloadTooLarge
+from onepiece.errors import InvalidRequest, OnePieceError, PayloadTooLarge
 
 JSON = "application/json"
 """Media type of every body but that of the metrics."""
@@ -31,13 +32,17 @@ async def read_body(
 
     Raises:
         PayloadTooLarge: It is longer.
+        InvalidRequest: The caller went away before its end.
     """
     body = bytearray()
-    async for chunk in request.stream():
-        on_bytes(len(chunk))
-        body += chunk
-        if len(body) > max_bytes:
-            raise PayloadTooLarge(f"the body is longer than {max_bytes} bytes; {advice}")
+    try:
+        async for chunk in request.stream():
+            on_bytes(len(chunk))
+            body += chunk
+            if len(body) > max_bytes:
+                raise PayloadTooLarge(f"the body is longer than {max_bytes} bytes; {advice}")
+    except ClientDisconnect as error:
+        raise InvalidRequest(f"the body ended after {len(body)} bytes; send all of it") from error
     return bytes(body)
 
 

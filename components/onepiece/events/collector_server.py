@@ -67,6 +67,7 @@ async def serve_collector(
     drain_s = collector.settings.drain_s
     grpc_server = new_grpc_server(collector)
     listener = _listen(wanted.host, wanted.http_port)
+    ends_s = float("inf")
     try:
         grpc_port = _add_port(grpc_server, wanted.grpc_target)
         web = _web_server(collector, drain_s)
@@ -77,12 +78,14 @@ async def serve_collector(
         on_ready(Doors(wanted.host, listener.getsockname()[1], grpc_port))
         await _first_of(asyncio.create_task(stopped.wait()), running)
         log.info("draining")
+        ends_s = asyncio.get_running_loop().time() + drain_s
         web.should_exit = True
         await asyncio.gather(running, grpc_server.stop(drain_s))
     finally:
         listener.close()
         await grpc_server.stop(0)
-        await collector.close(drain_s)
+        left_s = ends_s - asyncio.get_running_loop().time()
+        await collector.close(min(drain_s, max(0.0, left_s)))
 
 
 async def _first_of(*tasks: "asyncio.Task[Any]") -> None:

@@ -42,15 +42,14 @@ class CollectorSettings(BaseModel):
         20_000,
         ge=1,
         le=10_000_000,
-        description="Events of all requests that the broker has not acknowledged; likewise. An "
-        "event takes about 3 KB of memory besides its bytes.",
+        description="Events of all requests that the broker has not acknowledged; likewise.",
     )
     max_recent_ids: int = Field(
         200_000,
         ge=0,
         le=50_000_000,
-        description="Acknowledged event ids that are remembered, the newest; about 200 bytes "
-        "each. An older duplicate is appended again, and dropped by whoever folds the log.",
+        description="Acknowledged event ids that are remembered, the newest. An "
+        "older duplicate is appended again, and dropped by whoever folds the log.",
     )
     max_ahead_ms: int = Field(
         5_000,

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -237,6 +238,25 @@ def test_a_body_without_a_length_is_measured_as_it_comes(start):
 
     assert response.status_code == 413
     assert running.post_events([raw(1)]).status_code == 200
+
+
+def test_a_caller_that_goes_away_inside_its_body_leaves_nothing_behind(start, caplog):
+    running = start()
+    head = b"POST /v1/events HTTP/1.1\r\nhost: x\r\ncontent-length: 9000\r\n\r\n"
+    counted = 'collector_errors_total{door="http",status="INVALID_ARGUMENT"}'
+
+    def num_refused() -> float:
+        lines = running.http.get("/metrics").text.splitlines()
+        return sum(float(line.split()[-1]) for line in lines if counted in line)
+
+    before = num_refused()
+    with socket.create_connection(("127.0.0.1", running.doors.http_port)) as caller:
+        caller.sendall(head + b"x" * 5_000)
+    while num_refused() == before:
+        pass
+
+    assert "onepiece_events_collector_in_flight_bytes 0.0" in running.http.get("/metrics").text
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 def test_a_message_that_is_no_request_is_refused(start):
