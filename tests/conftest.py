@@ -1,6 +1,8 @@
 """Fixtures that every folder of tests shares."""
 
+import json
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -90,3 +92,51 @@ def start_redis(
             return running.enter_context(_running_redis(folder, port, list(options)))
 
         yield start
+
+
+_BAD_VALUES = (
+    None, True, False, 0, -1, 1.5, 10**30, -(10**400), 1e308, float("nan"), float("inf"), "", "\n",
+    "a\x00b", "x" * 129, "\x7f", [], {}, [[]], {"a": {"b": [1]}}, "1970\t01", 1_500_000_000,
+    4_102_444_800_001, 10**13,
+)  # fmt: skip
+"""No field that a click needs takes any of these."""
+
+
+def _malformed_events(count: int, *, seed: int) -> list[bytes]:
+    draws = random.Random(seed)
+    made = []
+    for _ in range(count):
+        raw: object = {
+            "kind": "click",
+            "event_id": str(draws.random()),
+            "user_id": "u1",
+            "at_ms": 1_500_000_000_000,
+            "item_id": "milk",
+        }
+        for _ in range(draws.randint(1, 3)):
+            name = draws.choice(["kind", "event_id", "user_id", "at_ms", "item_id"])
+            raw[name] = draws.choice(_BAD_VALUES)
+        match draws.randrange(8):
+            case 0:
+                del raw[draws.choice(sorted(raw))]
+            case 1:
+                raw[draws.choice(["received_at_ms", "\x00", "__proto__", "x" * 200])] = 1
+            case 2:
+                raw = draws.choice(_BAD_VALUES)
+            case 3:
+                raw["item_id"] = {"deep": json.loads("[" * 150 + "]" * 150)}
+        text = json.dumps(raw).encode()
+        match draws.randrange(6):
+            case 0:
+                text = text[: draws.randrange(len(text))]
+            case 1:
+                place = draws.randrange(len(text))
+                text = text[:place] + bytes([draws.randrange(128, 256)]) + text[place:]
+        made.append(text)
+    return made
+
+
+@pytest.fixture(scope="session")
+def malformed_events() -> Callable[..., list[bytes]]:
+    """Draws events, each wrong in at least one way, as a careless sender would write them."""
+    return _malformed_events

@@ -68,7 +68,7 @@ def _run(args: argparse.Namespace) -> int:
     else:
         settings = ", ".join(f"{name} {value}" for name, value in result.settings.items())
         sys.stdout.write(
-            f"{result.name}: {result.ratio:.1f}x (baseline {result.baseline:.3g} {result.unit}, "
+            f"{result.name}: {result.ratio:.2f}x (baseline {result.baseline:.3g} {result.unit}, "
             f"ours {result.ours:.3g} {result.unit}; {settings})\n"
         )
         for name, value in result.others.items():
@@ -254,6 +254,29 @@ def bench_freshness() -> BenchResult:
     return _of_figures("freshness", "ms", time_freshness())
 
 
+def bench_collector() -> BenchResult:
+    """Appends events on a real Kafka; a bare producer, against REST requests of 100."""
+    from onepiece.simulation import collector_bench as bench
+
+    with TemporaryDirectory() as folder:
+        figures = bench.measure_collector(Path("build/kafka-libs"), Path(folder))
+    return BenchResult(
+        "collector",
+        figures.bare_us / figures.collector_us,
+        figures.bare_us,
+        figures.collector_us,
+        "us an event",
+        {
+            "request_p50_ms": f"{figures.p50_ms:.1f}",
+            "request_p99_ms": f"{figures.p99_ms:.1f}",
+            "events_per_second": round(1e6 / figures.collector_us),
+            "events_per_request": bench.BATCH_EVENTS,
+            "callers": bench.NUM_CALLERS,
+            "rounds": bench.NUM_ROUNDS,
+        },
+    )
+
+
 BENCHMARKS: Mapping[str, Callable[[], BenchResult]] = {
     "shared-context": bench_shared_context,
     "one-encode": bench_one_encode,
@@ -264,6 +287,7 @@ BENCHMARKS: Mapping[str, Callable[[], BenchResult]] = {
     "online-memory": bench_online_memory,
     "history-throughput": bench_history_throughput,
     "freshness": bench_freshness,
+    "collector": bench_collector,
 }
 """Name -> benchmark; the docstring's first line is its help."""
 

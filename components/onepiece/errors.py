@@ -5,7 +5,7 @@ OnePieceError                  500 INTERNAL, exit 1
         InvalidEvent           an event that breaks the schema
         InvalidRecipe          a recipe with an unknown key or a value out of bounds
         InvalidDataset         files that are not what the adapter reads
-        InvalidRequest         a request that breaks the serving schema
+        InvalidRequest         a request that breaks the schema of its door
     NotFound                   404 NOT_FOUND, exit 2: a path, bundle or arm that does not exist
     OutputExists               409 ALREADY_EXISTS, exit 2: results are never overwritten
     PayloadTooLarge            413 RESOURCE_EXHAUSTED: more than one request may hold
@@ -54,7 +54,7 @@ class InvalidDataset(InvalidInput):
 
 
 class InvalidRequest(InvalidInput):
-    """A request breaks the schema of `serving/schemas.py`."""
+    """A request breaks the schema of its door: `serving/schemas.py`, or the collector's."""
 
 
 class NotFound(OnePieceError):

@@ -11,6 +11,7 @@ from onepiece.errors import InvalidInput, InvalidRecipe, NotFound
 
 _MAX_SHOWN_ERRORS = 5
 _MAX_SHOWN_CHARACTERS = 80
+_MAX_SHOWN_MESSAGE = 400
 _CONTROL_CHARACTERS = r"\x00-\x1f"
 _NO_CONTROL = "an id holds no control characters, such as a newline"
 
@@ -119,10 +120,17 @@ def _explain_one(detail: Any, whole: str) -> str:
         case "string_pattern_mismatch" if _CONTROL_CHARACTERS in detail["ctx"]["pattern"]:
             said = _NO_CONTROL
         case _:
-            said = detail["msg"].encode("ascii", "backslashreplace").decode()
+            said = _shortened(detail["msg"]).encode("ascii", "backslashreplace").decode()
     if detail["type"] == "value_error":  # a validator of ours: it says what was given itself
         return f"{where or whole}: {said}"
     return f"{where or whole}: {said} (given {_shown(detail.get('input'))})"
+
+
+def _shortened(message: str) -> str:
+    """Takes out the middle of a message that quotes what was given, of any length."""
+    if len(message) <= _MAX_SHOWN_MESSAGE:
+        return message
+    return f"{message[: _MAX_SHOWN_MESSAGE // 2]}...{message[-_MAX_SHOWN_MESSAGE // 2 :]}"
 
 
 def _shown(value: object) -> str:

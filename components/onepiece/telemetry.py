@@ -59,6 +59,30 @@ EVENTS_UNREADABLE = Counter(
     "which keeps them in the dead letters.",
     ["reader"],
 )
+EVENTS_COLLECTED = Counter(
+    "onepiece_events_collected_total",
+    "Events that came to the collector, by what it told their sender.",
+    ["result"],
+)
+EVENTS_CLOCK_CORRECTED = Counter(
+    "onepiece_events_clock_corrected_total",
+    "Events a little ahead of the collector's clock, whose instant was set to it.",
+)
+COLLECTOR_LATENCY_S = Histogram(
+    "onepiece_events_collector_latency_seconds",
+    "Time from a request's start at the collector to its answer.",
+    ["door"],
+    buckets=(*LATENCY_BUCKETS_S, 5.0, 10.0, 30.0),
+)
+COLLECTOR_ERRORS = Counter(
+    "onepiece_events_collector_errors_total",
+    "Requests that the collector answered with an error.",
+    ["door", "status"],
+)
+COLLECTOR_IN_FLIGHT_BYTES = Gauge(
+    "onepiece_events_collector_in_flight_bytes",
+    "Bytes of bodies being read and of events that the broker has not acknowledged.",
+)
 HISTORY_FRESHNESS_S = Histogram(
     "onepiece_events_history_freshness_seconds",
     "Time from the newest event of a micro-batch, by its own clock, to its history's being "

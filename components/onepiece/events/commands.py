@@ -1,9 +1,12 @@
 """The verbs of `onepiece events`."""
 
 import argparse
+import asyncio
 import json
 import os
+import signal
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -12,6 +15,9 @@ from onepiece.events.log_options import add_log_options, opened_log
 from onepiece.events.topic_commands import add_topic_commands
 
 if TYPE_CHECKING:
+    from onepiece.events.collector_server import Doors
+    from onepiece.events.collector_settings import CollectorSettings
+    from onepiece.events.kafka_settings import KafkaSettings
     from onepiece.events.log import Record
     from onepiece.events.schema import Event
 
@@ -22,12 +28,13 @@ DEFAULT_PARTITIONS = 8
 
 
 def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Registers the verbs of both logs, and those of Kafka alone."""
+    """Registers the verbs of both logs, those of Kafka alone, and the collector."""
     _add_create(subparsers)
     _add_append(subparsers)
     _add_tail(subparsers)
     _add_stats(subparsers)
     add_topic_commands(subparsers)
+    _add_collect(subparsers)
 
 
 def run_create(args: argparse.Namespace) -> int:
@@ -94,6 +101,50 @@ def run_stats(args: argparse.Namespace) -> int:
     return 0
 
 
+def run_collect(args: argparse.Namespace) -> int:
+    """Serves the collector until SIGTERM, then finishes what is in flight."""
+    from onepiece.events import collector_settings, kafka_settings
+    from onepiece.events.collector_server import Doors
+    from onepiece.parsing import read_settings
+
+    settings = read_settings(
+        os.environ, collector_settings.CollectorSettings, prefix=collector_settings.PREFIX
+    )
+    kafka = read_settings(os.environ, kafka_settings.KafkaSettings, prefix=kafka_settings.PREFIX)
+    # The loop, the sending thread and the producer's own take turns: at Python's 5 ms each waits
+    # longer for its turn than it works.
+    sys.setswitchinterval(0.0005)
+    wanted = Doors(args.host, args.http_port, args.grpc_port)
+    asyncio.run(_collect(settings, kafka, wanted, is_json=args.json))
+    return 0
+
+
+async def _collect(
+    settings: "CollectorSettings", kafka: "KafkaSettings", wanted: "Doors", *, is_json: bool
+) -> None:
+    from onepiece.events.collector import Collector
+    from onepiece.events.collector_server import serve_collector
+    from onepiece.events.kafka_collector import KafkaSink
+
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+
+    def say_ready(doors: "Doors") -> None:
+        ready = {"http_url": doors.http_url, "grpc_target": doors.grpc_target}
+        text = f"ready: REST {doors.http_url}, gRPC {doors.grpc_target} (stop with Ctrl-C)"
+        sys.stdout.write((json.dumps(ready) if is_json else text) + "\n")
+        sys.stdout.flush()
+
+    collector = Collector(
+        KafkaSink.open(kafka, max_event_bytes=settings.max_event_bytes),
+        settings,
+        now_ms=lambda: time.time_ns() // 1_000_000,
+        monotonic_s=time.monotonic,
+    )
+    await serve_collector(collector, wanted, stopped=stopped, on_ready=say_ready)
+
+
 def _add_create(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = subparsers.add_parser(
         "create",
@@ -151,6 +202,29 @@ def _add_stats(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run_stats)
+
+
+def _add_collect(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    summary = "Take events over REST and gRPC and append them to Kafka, until stopped."
+    parser = subparsers.add_parser(
+        "collect",
+        help=summary,
+        description=f"{summary} The topics must be there. Settings come from ONEPIECE_KAFKA_*, "
+        "such as ONEPIECE_KAFKA_BOOTSTRAP_SERVERS (events/kafka_settings.py), and from "
+        "ONEPIECE_COLLECTOR_* (events/collector_settings.py). "
+        "Callers are not told apart: only services of the shop may reach it. SIGTERM: nothing new "
+        "is accepted, what is in flight is finished.",
+        epilog="example: onepiece events collect --http-port 8080 --grpc-port 9090",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="interface (default %(default)s)")
+    parser.add_argument(
+        "--http-port", type=int, default=8080, help="REST, 0 for a free one (default %(default)s)"
+    )
+    parser.add_argument(
+        "--grpc-port", type=int, default=9090, help="gRPC, 0 for a free one (default %(default)s)"
+    )
+    parser.add_argument("--json", action="store_true", help="print the ready line as JSON")
+    parser.set_defaults(run=run_collect)
 
 
 def _add_parser(

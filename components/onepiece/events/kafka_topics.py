@@ -9,7 +9,7 @@ from kafka.errors import UnknownTopicOrPartitionError
 from onepiece.errors import InvalidInput, NotFound, OutputExists
 from onepiece.events.kafka_clients import explained, new_admin
 from onepiece.events.kafka_settings import KafkaSettings
-from onepiece.events.topics import TOPICS, Topic
+from onepiece.events.topics import ROOM_FOR_KEY_BYTES, TOPIC_OF_KIND, TOPICS, Topic
 
 
 def create_topics(settings: KafkaSettings) -> None:
@@ -91,6 +91,31 @@ def check_topics(settings: KafkaSettings) -> None:
             "`onepiece events topics --apply`"
         )
     _check_partitions(settings, there)
+
+
+def check_event_size(settings: KafkaSettings, *, max_event_bytes: int) -> None:
+    """Checks that the topics of events take messages of a size.
+
+    Raises:
+        InvalidInput: One takes only smaller ones.
+        EventLogUnavailable: No broker answers.
+    """
+    names = [settings.topic(topic.name) for topic in TOPIC_OF_KIND.values()]
+    resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
+    with explained(settings, "look at the topics' configuration"):
+        admin = new_admin(settings)
+        try:
+            there = admin.describe_configs(resources, config_filter="all").get("topic", {})
+        finally:
+            admin.close()
+    for name in names:
+        allowed = int(there[name]["max.message.bytes"]["value"])
+        if allowed < max_event_bytes + ROOM_FOR_KEY_BYTES:
+            raise InvalidInput(
+                f"max_event_bytes is {max_event_bytes} and topic {name!r} takes messages of "
+                f"{allowed} bytes, of which {ROOM_FOR_KEY_BYTES} are not the event's; lower the "
+                "one or raise the topic's max.message.bytes"
+            )
 
 
 def _create(settings: KafkaSettings, topics: Sequence[Topic]) -> None:

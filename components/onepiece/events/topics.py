@@ -13,6 +13,8 @@ from onepiece.events.schema import DAY_MS, EVENT_KINDS
 MAX_EVENT_BYTES = 4 << 20
 """Largest event in bytes; the schema allows about 1.7 MB: an order of 1,000 lines, each with
 three ids of 128 four-byte characters."""
+ROOM_FOR_KEY_BYTES = 4_096
+"""What a message holds besides its event: the key, at most 512 bytes, and Kafka's own fields."""
 _COMPACTION = {
     "min.cleanable.dirty.ratio": "0.1",
     # The newest segment is never compacted, so it must not grow for a week.

@@ -7,10 +7,10 @@ from typing import Any, Protocol, Self
 import grpc
 import httpx
 
-from onepiece import errors
+from onepiece.doors.messages import ERROR_CODE
+from onepiece.doors.problems import error_named
 from onepiece.errors import DeadlineExceeded, OnePieceError, Unavailable
 from onepiece.serving.messages import (
-    ERROR_CODE,
     SERVICE_NAME,
     answer_of_message,
     message_of_request,
@@ -186,7 +186,7 @@ class GrpcClient(_Closing):
     def _error_of_call(self, error: Any) -> OnePieceError:
         code = dict(error.trailing_metadata() or ()).get(ERROR_CODE)
         if code is not None:
-            return _error_named(str(code), error.details())
+            return error_named(str(code), error.details())
         if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
             return _late(self._target, self._timeout_s)
         if error.code() == grpc.StatusCode.UNAVAILABLE:
@@ -197,21 +197,13 @@ class GrpcClient(_Closing):
 def _error_of_response(response: httpx.Response) -> OnePieceError:
     try:
         problem = response.json()["error"]
-        return _error_named(problem["code"], problem["message"])
+        return error_named(problem["code"], problem["message"])
     except (ValueError, KeyError, TypeError):
         # Something between us and the application answered: a proxy, another server.
         said = response.text[:200]
         if response.status_code in (502, 503):
             return _unreachable(str(response.url), said)
         return OnePieceError(f"{response.url} answered {response.status_code}: {said}")
-
-
-def _error_named(name: str, message: str) -> OnePieceError:
-    """Makes the error that the server named; a name that we do not know is the general error."""
-    error_class = getattr(errors, name, None)
-    if isinstance(error_class, type) and issubclass(error_class, OnePieceError):
-        return error_class(message)
-    return OnePieceError(message)
 
 
 def _late(where: str, timeout_s: float) -> DeadlineExceeded:

@@ -5,17 +5,14 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import grpc
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 
+from onepiece.doors.messages import Undecodable, reader_of
+from onepiece.doors.problems import INTERNAL
+from onepiece.doors.rpc import set_status
 from onepiece.errors import OnePieceError
 from onepiece.serving import onepiece_pb2 as pb
-from onepiece.serving.messages import (
-    ERROR_CODE,
-    SERVICE_NAME,
-    Undecodable,
-    answer_to_message,
-    request_of_message,
-)
+from onepiece.serving.messages import SERVICE_NAME, answer_to_message, request_of_message
 from onepiece.serving.schemas import (
     PRE_RANK,
     RECOMMEND,
@@ -29,8 +26,6 @@ from onepiece.serving.schemas import (
 
 log = logging.getLogger(__name__)
 
-_MAX_DETAILS = 4_000
-_INTERNAL = "the server failed; its log says why"
 _RequestT = TypeVar("_RequestT", RetrieveRequest, PreRankRequest, RecommendRequest)
 
 
@@ -68,18 +63,15 @@ class GrpcDoor:
             answer = await self._read_and_answer(method, lambda: request_of_message(model, message))
             return answer_to_message(answer)
         except OnePieceError as error:
-            _set_status(context, type(error), str(error))
+            set_status(context, type(error), str(error))
         except Exception:
             log.exception("request failed")
-            _set_status(context, OnePieceError, _INTERNAL)
+            set_status(context, OnePieceError, INTERNAL)
         return pb.Answer()
 
 
 def add_door_to_server(door: Any, server: grpc.Server) -> None:
-    """Registers the service, as the generated function does, with one difference.
-
-    Bytes that are not a message reach the method as `Undecodable`, so that they are answered
-    INVALID_ARGUMENT with a message instead of gRPC's bare INTERNAL.
+    """Registers the service, as the generated function does, but for bytes that are no message.
 
     Args:
         door: Has the methods Retrieve, PreRank and Recommend, named as in the proto.
@@ -88,7 +80,7 @@ def add_door_to_server(door: Any, server: grpc.Server) -> None:
     handlers = {
         name: grpc.unary_unary_rpc_method_handler(
             getattr(door, name),
-            request_deserializer=_reader(message_class),
+            request_deserializer=reader_of(message_class),
             response_serializer=pb.Answer.SerializeToString,
         )
         for name, message_class in (
@@ -98,21 +90,3 @@ def add_door_to_server(door: Any, server: grpc.Server) -> None:
         )
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE_NAME, handlers),))
-
-
-def _reader(message_class: Any) -> Callable[[bytes], Message | Undecodable]:
-    def read(data: bytes) -> Message | Undecodable:
-        try:
-            message: Message = message_class.FromString(data)
-        except DecodeError:
-            return Undecodable(message_class.DESCRIPTOR.full_name, len(data))
-        return message
-
-    return read
-
-
-def _set_status(context: Any, error: type[OnePieceError], details: str) -> None:
-    context.set_code(grpc.StatusCode[error.grpc_status])
-    # Details travel as a trailer, which gRPC limits to 8 KiB by default.
-    context.set_details(details[:_MAX_DETAILS])
-    context.set_trailing_metadata([(ERROR_CODE, error.__name__)])

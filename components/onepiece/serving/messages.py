@@ -1,12 +1,10 @@
 """Requests and answers as messages of `onepiece.proto`; light enough for any client."""
 
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from google.protobuf.message import Message
-from google.protobuf.unknown_fields import UnknownFieldSet
 
-from onepiece.errors import InvalidRequest
+from onepiece.doors.messages import Undecodable, check_message
 from onepiece.serving import onepiece_pb2 as pb
 from onepiece.serving.schemas import (
     Answer,
@@ -18,17 +16,7 @@ from onepiece.serving.schemas import (
 )
 
 SERVICE_NAME = "onepiece.v1.OnePiece"
-ERROR_CODE = "onepiece-error-code"
-"""Trailer that names the error, as REST's `error.code` does."""
 _RequestT = TypeVar("_RequestT", RetrieveRequest, PreRankRequest, RecommendRequest)
-
-
-@dataclass(frozen=True, slots=True)
-class Undecodable:
-    """Bytes that are not the message which the method takes."""
-
-    message_name: str
-    num_bytes: int
 
 
 def request_of_message(model: type[_RequestT], message: Message | Undecodable) -> _RequestT:
@@ -38,18 +26,7 @@ def request_of_message(model: type[_RequestT], message: Message | Undecodable) -
         InvalidRequest: Not such a message, an unknown field, or a value out of bounds.
         PayloadTooLarge: More bytes or candidates than allowed.
     """
-    if isinstance(message, Undecodable):
-        raise InvalidRequest(
-            f"invalid request: {message.num_bytes} bytes were given that are no "
-            f"{message.message_name}; send that message of onepiece.proto"
-        )
-    unknown = UnknownFieldSet(message)
-    if len(unknown):
-        numbers = ", ".join(str(field.field_number) for field in unknown)
-        raise InvalidRequest(
-            f"invalid request: {message.DESCRIPTOR.full_name} has no field numbered {numbers}; "
-            "send that message of onepiece.proto"
-        )
+    message = check_message(message, proto="onepiece.proto")
     fields = {
         field.name: list(getattr(message, field.name))
         if field.is_repeated

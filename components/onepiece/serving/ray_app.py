@@ -18,10 +18,10 @@ from ray import serve
 from ray.serve.schema import ApplicationStatus
 
 from onepiece import errors
+from onepiece.doors.messages import Undecodable
 from onepiece.errors import OnePieceError
 from onepiece.serving.client import GrpcClient, HttpClient, ServingClient
 from onepiece.serving.grpc_app import GrpcDoor
-from onepiece.serving.messages import Undecodable
 from onepiece.serving.paths import ServingPaths, warm_up_request
 from onepiece.serving.ray_environment import Addresses
 from onepiece.serving.recipe import ServingRecipe
