@@ -33,7 +33,9 @@ def shop_catalogue() -> Catalogue:
     )
 
 
-def shop_events(count: int, *, num_users: int, seed: int, rate_per_s: float) -> Iterator[Event]:
+def shop_events(
+    count: int, *, num_users: int, seed: int, rate_per_s: float, start_ms: int = START_MS
+) -> Iterator[Event]:
     """Yields events in the order of arrival.
 
     Visits of users drawn alike are under way together, `SESSION_EVENTS` events each on average.
@@ -45,6 +47,7 @@ def shop_events(count: int, *, num_users: int, seed: int, rate_per_s: float) -> 
         num_users: Users to draw from.
         seed: Of all draws.
         rate_per_s: Events of one second of the shop's time.
+        start_ms: When the first one arrives.
     """
     rng = np.random.default_rng(seed)
     visits = rng.integers(0, num_users, CONCURRENT_VISITS)
@@ -61,7 +64,7 @@ def shop_events(count: int, *, num_users: int, seed: int, rate_per_s: float) -> 
             place = places[row]
             if draws[row, 0] < 1 / SESSION_EVENTS:
                 visits[place] = users[row]
-            received_at_ms = START_MS + int(number * 1_000 / rate_per_s)
+            received_at_ms = start_ms + int(number * 1_000 / rate_per_s)
             event = _event(number, visits[place], received_at_ms, draws[row], items[row], orders)
             yield event
             number += 1

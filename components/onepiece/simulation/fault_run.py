@@ -1,12 +1,13 @@
 """The fault suite: events flow while what carries them is killed, and nothing may be missing.
 
-A producer sends events to a real Kafka, history consumers fold them into a real Redis. Meanwhile
-broker, Redis and consumers are killed with SIGKILL, consumers also at chosen points. At the end
-every acknowledged event must be in the log, and every history in Redis must be the plain fold of
-the events sent, each counted once.
+A client sends events to the collector, which appends them to a real Kafka; history consumers fold
+them into a real Redis. Meanwhile collector, broker, Redis and consumers are killed with SIGKILL,
+consumers also at chosen points. At the end every acknowledged event must be in the log, and every
+history in Redis must be the plain fold of the events sent, each counted once.
 """
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -16,34 +17,37 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from onepiece.datasets.catalogue_file import write_catalogue
 from onepiece.errors import FeatureStoreUnavailable, OnePieceError
+from onepiece.events.collector_answers import Status
+from onepiece.events.collector_client import CollectorClient
 from onepiece.events.history_fold import HistoryRecipe
 from onepiece.events.history_state import HistoryState
-from onepiece.events.kafka_clients import drop_producer, kafka_partition_of, new_producer
+from onepiece.events.kafka_clients import kafka_partition_of
 from onepiece.events.kafka_log import KafkaEventLog
-from onepiece.events.kafka_settings import KafkaSettings
+from onepiece.events.kafka_settings import PREFIX, KafkaSettings
 from onepiece.events.kafka_topics import create_topics
 from onepiece.events.log import read_events
-from onepiece.events.schema import Click, Event, dump_event
-from onepiece.events.topics import TOPIC_OF_KIND
+from onepiece.events.schema import Click, Event
 from onepiece.features.feast_settings import FeatureStoreSettings, save_settings
 from onepiece.features.open_store import open_online_store
 from onepiece.features.redis_settings import RedisSettings
 from onepiece.features.store import SignalKey
 from onepiece.simulation.fault_consumer import POINTS
-from onepiece.simulation.fault_events import START_MS, shop_catalogue, shop_events
+from onepiece.simulation.fault_events import shop_catalogue, shop_events
 from onepiece.simulation.run_folder import RunFolder
 from onepiece.simulation.services import KafkaService, RedisService, fetch_kafka, free_ports
 
 BATCH_EVENTS = 500
-"""Events sent before their acknowledgements are awaited."""
+"""Events of one request to the collector."""
+EVENTS_PER_SHOP_S = 1_000.0
+"""Events of one second of the shop's time, however fast they are sent."""
 _KEYS_PER_READ = 500
-Victim = Literal["broker", "redis", "consumer"]
+Victim = Literal["broker", "redis", "collector", "consumer"]
 
 
 class FaultRecipe(BaseModel):
@@ -108,59 +112,35 @@ class FaultFailed(OnePieceError):
 
 @dataclass
 class _Sender:
-    """Sends events at a bounded rate, and again until they are acknowledged."""
+    """Sends events to the collector at a bounded rate, again until they are acknowledged."""
 
-    settings: KafkaSettings
+    url: str
     max_rate_per_s: float
     num_sent: int = 0
     acknowledged: set[str] = field(default_factory=set)
-    _producer: Any = None
 
     def send(self, events: Iterator[Event]) -> None:
         """Sends all; returns when every one is acknowledged."""
         started_s = time.monotonic()
-        while batch := list(islice(events, BATCH_EVENTS)):
-            self._send_batch(batch)
-            self.num_sent += len(batch)
-            ahead_s = self.num_sent / self.max_rate_per_s - (time.monotonic() - started_s)
-            if ahead_s > 0:
-                time.sleep(ahead_s)
-        self.close()
+        with CollectorClient(
+            self.url, sleep=time.sleep, random=random.random, monotonic_s=time.monotonic
+        ) as client:
+            while batch := list(islice(events, BATCH_EVENTS)):
+                results = client.append([_as_sent(event) for event in batch])
+                self.acknowledged.update(
+                    event.event_id
+                    for event, result in zip(batch, results, strict=True)
+                    if result.status in (Status.ACCEPTED, Status.DUPLICATE)
+                )
+                self.num_sent += len(batch)
+                ahead_s = self.num_sent / self.max_rate_per_s - (time.monotonic() - started_s)
+                if ahead_s > 0:
+                    time.sleep(ahead_s)
 
-    def close(self) -> None:
-        """Ends the producer."""
-        if self._producer is not None:
-            drop_producer(self._producer)
-            self._producer = None
 
-    def _send_batch(self, batch: list[Event]) -> None:
-        waiting = batch
-        while waiting:
-            failed: list[Event] = []
-            try:
-                if self._producer is None:
-                    self._producer = new_producer(self.settings, transactional_id=None)
-                futures = [self._send_one(event) for event in waiting]
-            except Exception:
-                self.close()
-                continue
-            for event, future in zip(waiting, futures, strict=True):
-                try:
-                    future.get(self.settings.timeout_s + 5.0)
-                    self.acknowledged.add(event.event_id)
-                except Exception:
-                    failed.append(event)
-            if failed:
-                self.close()
-            waiting = failed
-
-    def _send_one(self, event: Event) -> Any:
-        return self._producer.send(
-            self.settings.topic(TOPIC_OF_KIND[event.kind].name),
-            key=event.user_id.encode(),
-            value=dump_event(event),
-            partition=kafka_partition_of(event.user_id, self.settings.num_partitions),
-        )
+def _as_sent(event: Event) -> dict[str, object]:
+    """Gives an event as a service sends it: the collector says when it was received."""
+    return event.model_dump(mode="json", exclude_none=True, exclude={"received_at_ms"})
 
 
 class FaultRun:
@@ -180,7 +160,7 @@ class FaultRun:
         self._recipe = recipe
         self._run = run
         self._on_log = on_log
-        kafka_port, controller_port, redis_port = free_ports(3)
+        kafka_port, controller_port, redis_port, self._http_port, self._grpc_port = free_ports(5)
         self._kafka = KafkaService(fetch_kafka(libs), run.path / "kafka", kafka_port)
         self._kafka.prepare(controller_port=controller_port)
         self._redis = RedisService(run.path / "redis", redis_port)
@@ -190,6 +170,10 @@ class FaultRun:
             session_timeout_s=6.0,
             transaction_timeout_s=5.0,
         )
+        self._collector: subprocess.Popen[str] | None = None
+        # The shop's clock: it ends before the collector's, which refuses what is yet to happen.
+        shop_s = recipe.num_events / EVENTS_PER_SHOP_S + 3_600.0
+        self._start_ms = int((time.time() - shop_s) * 1_000)
         self._consumers: list[subprocess.Popen[str] | None] = [None] * recipe.num_consumers
         self._random = random.Random(recipe.seed)  # noqa: S311 - a seeded draw
         self._num_probes = 0
@@ -207,7 +191,7 @@ class FaultRun:
     def _run_all(self) -> FaultResult:
         recipe = self._recipe
         self._start_services()
-        sender = _Sender(self._settings, recipe.max_rate_per_s)
+        sender = _Sender(self._url, recipe.max_rate_per_s)
         sending = threading.Thread(target=sender.send, args=(self._events(),), daemon=True)
         sending.start()
         kills = []
@@ -240,7 +224,11 @@ class FaultRun:
     def _events(self) -> Iterator[Event]:
         recipe = self._recipe
         return shop_events(
-            recipe.num_events, num_users=recipe.num_users, seed=recipe.seed, rate_per_s=1_000.0
+            recipe.num_events,
+            num_users=recipe.num_users,
+            seed=recipe.seed,
+            rate_per_s=EVENTS_PER_SHOP_S,
+            start_ms=self._start_ms,
         )
 
     def _start_services(self) -> None:
@@ -256,9 +244,30 @@ class FaultRun:
         )
         store.folder.mkdir()
         save_settings(store)
+        self._start_collector()
         for number in range(self._recipe.num_consumers):
             self._start_consumer(number)
         self._wait_for_probes("the start")
+
+    @property
+    def _url(self) -> str:
+        return f"http://127.0.0.1:{self._http_port}"
+
+    def _start_collector(self) -> None:
+        if self._collector is not None:
+            self._run.stop(self._collector)
+        self._collector = self._run.start(
+            [
+                *(sys.executable, "-m", "onepiece.cli", "events", "collect"),
+                *("--http-port", str(self._http_port), "--grpc-port", str(self._grpc_port)),
+            ],
+            log_name="collector",
+            environment={
+                **os.environ,
+                f"{PREFIX}BOOTSTRAP_SERVERS": self._settings.bootstrap_servers,
+                f"{PREFIX}NUM_PARTITIONS": str(self._settings.num_partitions),
+            },
+        )
 
     def _start_consumer(self, number: int) -> None:
         path = self._run.path
@@ -278,7 +287,7 @@ class FaultRun:
 
     def _kill(self, at_event: int) -> Kill:
         """Kills something, brings it back, and measures until all is well again."""
-        victims: tuple[Victim, ...] = ("broker", "redis", "consumer", "consumer", "consumer")
+        victims: tuple[Victim, ...] = ("broker", "redis", "collector", *("consumer",) * 3)
         victim = self._random.choice(victims)
         point = ""
         if victim == "consumer":
@@ -286,6 +295,11 @@ class FaultRun:
         killed_s = time.monotonic()
         if victim == "consumer":
             killed_s = self._kill_consumer(point)
+        elif victim == "collector":
+            assert self._collector is not None  # noqa: S101 - it was started
+            self._collector.kill()
+            self._collector.wait()
+            self._start_collector()
         else:
             service = self._kafka if victim == "broker" else self._redis
             service.kill()
@@ -354,13 +368,13 @@ class FaultRun:
             user = f"probe-{self._num_probes}-{suffix}"
             users.setdefault(kafka_partition_of(user, self._settings.num_partitions), user)
             suffix += 1
-        sender = _Sender(self._settings, 1e6)
+        sender = _Sender(self._url, 1e6)
         sender.send(
             Click(
                 event_id=f"of-{user}",
                 user_id=user,
-                at_ms=START_MS,
-                received_at_ms=START_MS,
+                at_ms=self._start_ms,
+                received_at_ms=self._start_ms,
                 item_id=self._catalogue.item_ids[0],
             )
             for user in users.values()
@@ -374,7 +388,7 @@ class FaultRun:
         while True:
             try:
                 store = open_online_store(self._run.path / "store")
-                keys = [SignalKey(user, "-", "-", START_MS) for user in users]
+                keys = [SignalKey(user, "-", "-", self._start_ms) for user in users]
                 try:
                     if all(len(signals.recent) for signals in store.read(keys)):
                         return
@@ -405,7 +419,7 @@ class FaultRun:
             for first in range(0, len(expected), _KEYS_PER_READ):
                 chunk = expected[first : first + _KEYS_PER_READ]
                 pairs = [(u, c) for u in chunk for c in (*u.memories, "-")]
-                found = store.read([SignalKey(u.user_id, "-", c, START_MS) for u, c in pairs])
+                found = store.read([SignalKey(u.user_id, "-", c, self._start_ms) for u, c in pairs])
                 for (update, category), signals in zip(pairs, found, strict=True):
                     num_histories += 1
                     if category == "-":
