@@ -328,15 +328,12 @@ class FaultRun:
         else:
             self._note(number).write_text(point)
             if point == "rebalance":
-                # A partition must be given to it: another member dies, or this one starts anew.
-                other = self._consumers[(number + 1) % len(self._consumers)]
-                assert other is not None  # noqa: S101 - revived after each kill
-                other.kill()
-                if other is victim:
-                    victim.wait()
-                    self._start_consumer(number)
-                    victim = self._consumers[number]
-                    assert victim is not None  # noqa: S101 - just started
+                # A member that starts is given partitions, and dies as it takes them over.
+                victim.kill()
+                victim.wait()
+                self._start_consumer(number)
+                victim = self._consumers[number]
+                assert victim is not None  # noqa: S101 - just started
             deadline_s = time.monotonic() + self._recipe.max_recovery_s
             while victim.poll() is None and time.monotonic() < deadline_s:
                 # New events make sure that there is something to die in.
