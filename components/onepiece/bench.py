@@ -251,6 +251,27 @@ def bench_freshness() -> BenchResult:
     return _of_figures("freshness", "ms", time_freshness())
 
 
+def bench_anchor_changes() -> BenchResult:
+    """Computes anchors after two seconds' events; of all queries, against of those that changed."""
+    from onepiece.bench_anchors import time_changes
+
+    return _of_figures("anchor-changes", "ms", time_changes())
+
+
+def bench_anchor_backlog() -> BenchResult:
+    """Counts a backlog from Kafka for anchors, us an event; bare kafka-python, against ours."""
+    from onepiece.bench_anchors import time_backlog
+
+    return _of_figures("anchor-backlog", "us an event", time_backlog())
+
+
+def bench_anchor_freshness() -> BenchResult:
+    """Follows clicks at 1,000/s from being sent to being in the anchors that are served."""
+    from onepiece.bench_anchors import time_anchor_freshness
+
+    return _of_figures("anchor-freshness", "s", time_anchor_freshness())
+
+
 BENCHMARKS: Mapping[str, Callable[[], BenchResult]] = {
     "shared-context": bench_shared_context,
     "one-encode": bench_one_encode,
@@ -261,6 +282,9 @@ BENCHMARKS: Mapping[str, Callable[[], BenchResult]] = {
     "online-memory": bench_online_memory,
     "history-throughput": bench_history_throughput,
     "freshness": bench_freshness,
+    "anchor-changes": bench_anchor_changes,
+    "anchor-backlog": bench_anchor_backlog,
+    "anchor-freshness": bench_anchor_freshness,
 }
 """Name -> benchmark; the docstring's first line is its help."""
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onepiece.events.log_options import add_log_options, kafka_settings, opened_log
+from onepiece.features.anchor_commands import add_anchor_command
 
 if TYPE_CHECKING:
     from onepiece.events.catalogue import Catalogue
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
 
 def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Registers `apply`, `backfill`, `check` and `consume`."""
+    """Registers `anchors`, `apply`, `backfill`, `check` and `consume`."""
+    add_anchor_command(subparsers)
     _add_apply(subparsers)
     _add_backfill(subparsers)
     _add_check(subparsers)
