@@ -93,6 +93,25 @@ ANCHORS_FRESHNESS_S = Histogram(
     "the anchors that it changed.",
     buckets=(0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 600.0),
 )
+ITEM_UPDATES = Counter(
+    "onepiece_events_item_updates_total",
+    "Item updates read by a server, by what became of them: taken, in a currency that is not the "
+    "shop's, or unreadable.",
+    ["result"],
+)
+ITEM_UPDATES_WAITING = Gauge(
+    "onepiece_serving_item_updates_waiting",
+    "Items with an update that the item table of now does not have; they wait for one that does.",
+)
+ITEM_FRESHNESS_S = Histogram(
+    "onepiece_serving_item_freshness_seconds",
+    "Time from an item update's own instant to its being in what is served.",
+    buckets=(0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0, 600.0),
+)
+ITEM_INTERRUPTIONS = Counter(
+    "onepiece_serving_item_interruptions_total",
+    "Times a server waited because the topic of item updates did not answer.",
+)
 SERVING_LATENCY_S = Histogram(
     "onepiece_serving_latency_seconds",
     "Time to answer one request.",

@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from onepiece.features.table_options import add_update_options
+
 if TYPE_CHECKING:
     from onepiece.serving.skew_report import SkewRecipe
 
@@ -31,6 +33,7 @@ def add_command(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]
         ("out", "new folder for the results"),
     ):
         skew.add_argument(f"--{name}", type=Path, required=True, help=text)
+    add_update_options(skew)
     skew.add_argument("--from-ms", type=int, help="first instant (default: the log's)")
     skew.add_argument("--to-ms", type=int, help="first instant after it (default: the log's end)")
     skew.add_argument(
@@ -81,7 +84,7 @@ def _run(args: argparse.Namespace) -> int:
     from onepiece.bundle import load_bundle
     from onepiece.events.sqlite_log import SqliteEventLog
     from onepiece.features.feast_store import FeastStore
-    from onepiece.features.item_table import ItemTables
+    from onepiece.features.table_options import opened_tables
     from onepiece.output import new_folder
     from onepiece.serving.skew_files import HTML_NAME, write_files
     from onepiece.serving.skew_page import headline
@@ -95,7 +98,7 @@ def _run(args: argparse.Namespace) -> int:
             closing(SqliteEventLog.open(args.log)) as log,
             closing(FeastStore.open(args.store)) as store,
         ):
-            rebuilder = Rebuilder(bundle, store, ItemTables(args.item_tables))
+            rebuilder = Rebuilder(bundle, store, opened_tables(args.item_tables, args))
             sample = sample_of(log, bundle, recipe)
             report = watch(log, sample, rebuilder=rebuilder, bundle=bundle, recipe=recipe)
         write_files(report, unfinished)
