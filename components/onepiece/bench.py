@@ -272,6 +272,13 @@ def bench_anchor_freshness() -> BenchResult:
     return _of_figures("anchor-freshness", "s", time_anchor_freshness())
 
 
+def bench_item_freshness() -> BenchResult:
+    """Follows price changes at 100/s from being sent to being in the table that is served."""
+    from onepiece.bench_items import time_item_freshness
+
+    return _of_figures("item-freshness", "s", time_item_freshness())
+
+
 BENCHMARKS: Mapping[str, Callable[[], BenchResult]] = {
     "shared-context": bench_shared_context,
     "one-encode": bench_one_encode,
@@ -285,6 +292,7 @@ BENCHMARKS: Mapping[str, Callable[[], BenchResult]] = {
     "anchor-changes": bench_anchor_changes,
     "anchor-backlog": bench_anchor_backlog,
     "anchor-freshness": bench_anchor_freshness,
+    "item-freshness": bench_item_freshness,
 }
 """Name -> benchmark; the docstring's first line is its help."""
 

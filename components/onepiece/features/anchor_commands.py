@@ -62,15 +62,18 @@ def _run(args: argparse.Namespace) -> int:
 
     from onepiece.errors import InvalidInput
     from onepiece.events.anchor_stream import AnchorStream
+    from onepiece.events.schema import DAY_MS
     from onepiece.features.consume import collect_rarely, consume
     from onepiece.features.open_store import open_online_store
     from onepiece.features.recipe import FeaturesRecipe
     from onepiece.parsing import read_recipe
 
-    if not (0.1 <= args.interval_s <= 86_400 and 0 <= args.checkpoint_interval_s <= 86_400):
+    interval_ms = int(args.interval_s * 1_000)
+    if interval_ms < 100 or DAY_MS % interval_ms or args.checkpoint_interval_s < 0:
         raise InvalidInput(
             f"--interval-s is {args.interval_s:g} and --checkpoint-interval-s "
-            f"{args.checkpoint_interval_s:g}; give 0.1 to 86400 and 0 to 86400 seconds"
+            f"{args.checkpoint_interval_s:g}; give a divisor of a day from 0.1 s on, such as 2, "
+            "and 0 or more"
         )
     recipe = read_recipe(args.recipe, FeaturesRecipe) if args.recipe else FeaturesRecipe()
     stop = threading.Event()
@@ -89,7 +92,7 @@ def _run(args: argparse.Namespace) -> int:
                 folder=args.state,
                 now_ms=lambda: time.time_ns() // 1_000_000,
                 store_id=store.server_id,
-                interval_ms=int(args.interval_s * 1_000),
+                interval_ms=interval_ms,
                 checkpoint_interval_ms=int(args.checkpoint_interval_s * 1_000),
             )
         ) as stream,
