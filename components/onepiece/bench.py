@@ -277,6 +277,34 @@ def bench_collector() -> BenchResult:
     )
 
 
+def bench_anchor_changes() -> BenchResult:
+    """Computes anchors after two seconds' events; of all queries, against of those that changed."""
+    from onepiece.bench_anchors import time_changes
+
+    return _of_figures("anchor-changes", "ms", time_changes())
+
+
+def bench_anchor_backlog() -> BenchResult:
+    """Counts a backlog from Kafka for anchors, us an event; bare kafka-python, against ours."""
+    from onepiece.bench_anchors import time_backlog
+
+    return _of_figures("anchor-backlog", "us an event", time_backlog())
+
+
+def bench_anchor_freshness() -> BenchResult:
+    """Follows clicks at 1,000/s from being sent to being in the anchors that are served."""
+    from onepiece.bench_anchors import time_anchor_freshness
+
+    return _of_figures("anchor-freshness", "s", time_anchor_freshness())
+
+
+def bench_item_freshness() -> BenchResult:
+    """Follows price changes at 100/s from being sent to being in the table that is served."""
+    from onepiece.bench_items import time_item_freshness
+
+    return _of_figures("item-freshness", "s", time_item_freshness())
+
+
 BENCHMARKS: Mapping[str, Callable[[], BenchResult]] = {
     "shared-context": bench_shared_context,
     "one-encode": bench_one_encode,
@@ -288,6 +316,10 @@ BENCHMARKS: Mapping[str, Callable[[], BenchResult]] = {
     "history-throughput": bench_history_throughput,
     "freshness": bench_freshness,
     "collector": bench_collector,
+    "anchor-changes": bench_anchor_changes,
+    "anchor-backlog": bench_anchor_backlog,
+    "anchor-freshness": bench_anchor_freshness,
+    "item-freshness": bench_item_freshness,
 }
 """Name -> benchmark; the docstring's first line is its help."""
 

@@ -40,14 +40,14 @@ NUM_PROBED = 1_500
 
 def time_throughput() -> Figures:
     """Reads a backlog: bare kafka-python that counts messages, and our consumer into Redis."""
-    with _running() as (settings, store):
-        _fill(settings, shop_events(NUM_EVENTS, num_users=NUM_USERS, seed=0, rate_per_s=20_000.0))
+    with running() as (settings, store):
+        fill(settings, shop_events(NUM_EVENTS, num_users=NUM_USERS, seed=0, rate_per_s=20_000.0))
         bare: list[float] = []
         ours: list[float] = []
         cpu_us: list[float] = []
         for number in range(NUM_ROUNDS):
             store._redis.flushall()
-            bare.append(NUM_EVENTS / _read_bare(settings, f"bare-{number}"))
+            bare.append(NUM_EVENTS / read_bare(settings, f"bare-{number}"))
             elapsed_s, cpu_s = _consume(settings, store, f"ours-{number}")
             ours.append(NUM_EVENTS / elapsed_s)
             cpu_us.append(cpu_s * 1e6 / NUM_EVENTS)
@@ -69,7 +69,7 @@ def time_throughput() -> Figures:
 
 def time_freshness() -> Figures:
     """Sends clicks at 1,000 a second, and looks until they are in the row that is served."""
-    with _running() as (settings, store):
+    with running() as (settings, store):
         stop = threading.Event()
         consumer = _consumer(settings, store, group="history")
         folding = threading.Thread(target=_poll_until, args=(consumer, stop), daemon=True)
@@ -92,7 +92,7 @@ def time_freshness() -> Figures:
 
 
 @contextmanager
-def _running() -> Iterator[tuple[KafkaSettings, RedisStore]]:
+def running() -> Iterator[tuple[KafkaSettings, RedisStore]]:
     """Starts Kafka and Redis, makes the topics, and ends both."""
     kafka_port, controller_port, redis_port = free_ports(3)
     with TemporaryDirectory() as name:
@@ -112,15 +112,17 @@ def _running() -> Iterator[tuple[KafkaSettings, RedisStore]]:
             redis.kill()
 
 
-def _fill(settings: KafkaSettings, events: Iterator[Event]) -> None:
+def fill(settings: KafkaSettings, events: Iterator[Event]) -> None:
+    """Sends events and waits until the broker has them."""
     producer = new_producer(settings, transactional_id=None)
-    futures = [_send(producer, settings, event) for event in events]
+    futures = [send(producer, settings, event) for event in events]
     for future in futures:
         future.get(settings.timeout_s)
     producer.close()
 
 
-def _send(producer: Any, settings: KafkaSettings, event: Event) -> Any:
+def send(producer: Any, settings: KafkaSettings, event: Event) -> Any:
+    """Sends one event to its topic, and returns the future of its place."""
     return producer.send(
         settings.topic(TOPIC_OF_KIND[event.kind].name),
         key=event.user_id.encode(),
@@ -129,7 +131,7 @@ def _send(producer: Any, settings: KafkaSettings, event: Event) -> Any:
     )
 
 
-def _read_bare(settings: KafkaSettings, group: str) -> float:
+def read_bare(settings: KafkaSettings, group: str) -> float:
     """Counts all messages of the histories' topics by kafka-python alone; seconds."""
     reader = new_group_reader(
         settings, group, [settings.topic(TOPIC_OF_KIND[kind].name) for kind in HISTORY_KINDS]
@@ -199,7 +201,7 @@ def _send_paced(settings: KafkaSettings, sent_s: dict[str, float]) -> None:
             received_at_ms=now_ms,
             item_id=f"item-{number % 2_000:05d}",
         )
-        _send(producer, settings, click)
+        send(producer, settings, click)
         sent_s[user_id] = time.perf_counter()
     producer.close()
 

@@ -96,10 +96,48 @@ HISTORY_RESTORE_S = Histogram(
 )
 CONSUMER_INTERRUPTIONS = Counter(
     "onepiece_features_consumer_interruptions_total",
-    "Times the history consumer waited because the log or the online store did not answer.",
+    "Times the history consumer or the anchors' stream waited because the log or the online store "
+    "did not answer.",
 )
 HISTORY_LAG_RECORDS = Gauge(
     "onepiece_events_history_lag_records", "Records that the history consumer has yet to fold."
+)
+ANCHORS_LAG_RECORDS = Gauge(
+    "onepiece_events_anchors_lag_records", "Records that the anchors' stream has yet to count."
+)
+ANCHORS_COMPUTE_S = Histogram(
+    "onepiece_events_anchors_compute_seconds",
+    "Time to compute the anchors of the queries that changed; of all, once a day and at a start.",
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0),
+)
+ANCHORS_QUERIES_WRITTEN = Counter(
+    "onepiece_events_anchors_queries_written_total",
+    "Queries whose anchors the stream wrote to the online store.",
+)
+ANCHORS_FRESHNESS_S = Histogram(
+    "onepiece_events_anchors_freshness_seconds",
+    "Time from the receipt of the oldest event of a round of the anchors' stream to the writing of "
+    "the anchors that it changed.",
+    buckets=(0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 600.0),
+)
+ITEM_UPDATES = Counter(
+    "onepiece_events_item_updates_total",
+    "Item updates read by a server, by what became of them: taken, in a currency that is not the "
+    "shop's, or unreadable.",
+    ["result"],
+)
+ITEM_UPDATES_WAITING = Gauge(
+    "onepiece_serving_item_updates_waiting",
+    "Items with an update that the item table of now does not have; they wait for one that does.",
+)
+ITEM_FRESHNESS_S = Histogram(
+    "onepiece_serving_item_freshness_seconds",
+    "Time from an item update's own instant to its being in what is served.",
+    buckets=(0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0, 600.0),
+)
+ITEM_INTERRUPTIONS = Counter(
+    "onepiece_serving_item_interruptions_total",
+    "Times a server waited because the topic of item updates did not answer.",
 )
 SERVING_LATENCY_S = Histogram(
     "onepiece_serving_latency_seconds",

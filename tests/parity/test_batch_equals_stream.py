@@ -15,6 +15,7 @@ from onepiece.context.builder import build_context
 from onepiece.context.recipe import ContextRecipe
 from onepiece.context.request import CANDIDATE_FEATURES, Candidates, ContextRequest
 from onepiece.context.vocabulary import build_vocabulary
+from onepiece.events.anchor_stream import AnchorStream
 from onepiece.events.anchors import AnchorLedger, AnchorRecipe
 from onepiece.events.catalogue import Catalogue
 from onepiece.events.history import HistoryConsumer, HistoryRecipe, replay_histories
@@ -65,6 +66,9 @@ class ListLog:
         self._partitions: list[list[Record]] = [[], []]
         self._committed: dict[str, dict[int, int]] = {}
 
+    def user_partitions(self) -> list[tuple[int, ...]]:
+        return [(partition,) for partition in range(self.num_partitions)]
+
     def append(self, events: Sequence[Event]) -> list[Position]:
         for event in events:
             partition = partition_of(event.user_id, self.num_partitions)
@@ -77,9 +81,6 @@ class ListLog:
 
     def end_offsets(self) -> list[int]:
         return [len(records) for records in self._partitions]
-
-    def user_partitions(self) -> list[tuple[int, ...]]:
-        return [(partition,) for partition in range(self.num_partitions)]
 
     def commit(self, group: str, offsets: Mapping[int, int]) -> None:
         self._committed.setdefault(group, {}).update(offsets)
@@ -152,7 +153,14 @@ def online_signals(store, arrived: Sequence[Event], as_of_ms: int, num_polls: in
     return store.read(keys_at(as_of_ms))
 
 
-def write_offline(arrived: Sequence[Event], *, from_ms: int, to_ms: int, out: Path) -> None:
+def write_offline(
+    arrived: Sequence[Event],
+    *,
+    from_ms: int,
+    to_ms: int,
+    out: Path,
+    anchor_interval_ms: int = DAY_MS,
+) -> None:
     log = ListLog()
     log.append(arrived)
     backfill(
@@ -164,6 +172,7 @@ def write_offline(arrived: Sequence[Event], *, from_ms: int, to_ms: int, out: Pa
         to_ms=to_ms,
         out=out,
         profiles=PROFILES,
+        anchor_interval_ms=anchor_interval_ms,
     )
 
 
@@ -260,6 +269,47 @@ def test_batch_and_stream_give_equal_signals_and_tokens(drawn, as_of, lead_ms, n
     assert replayed_signals(arrived, keys) == online
     assert stored_signals(arrived, keys, from_ms=as_of_ms - lead_ms) == online
     assert context_digests(keys, batch) == context_digests(keys, online)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    drawn=st.lists(events(), max_size=25),
+    as_of=st.sampled_from([instant + shift for instant in INSTANTS for shift in (0, 1)]),
+)
+def test_streamed_anchors_are_what_is_joined_offline_at_the_same_interval(drawn, as_of):
+    arrived = in_order_of_arrival(drawn)
+    as_of_ms, interval_ms = T0 + as_of, DAY_MS // 8
+    log, served = ListLog(), MemoryStore()
+    with tempfile.TemporaryDirectory() as folder:
+        stream = AnchorStream(
+            log,
+            served,
+            recipe=ANCHOR_RECIPE,
+            folder=Path(folder) / "state",
+            now_ms=lambda: 0,
+            interval_ms=interval_ms,
+        )
+        num_sent = 0
+        for instant_ms in range(T0, as_of_ms + 1, interval_ms):
+            past = [event for event in arrived if event.received_at_ms < instant_ms]
+            log.append(past[num_sent:])
+            num_sent = len(past)
+            stream.update(instant_ms)
+        stream.close()
+        write_offline(
+            arrived,
+            from_ms=as_of_ms,
+            to_ms=as_of_ms + DAY_MS,
+            out=Path(folder) / "offline",
+            anchor_interval_ms=interval_ms,
+        )
+
+        joined = join_offline(Path(folder) / "offline", keys_at(as_of_ms))
+
+    online = served.read(keys_at(as_of_ms))
+    assert [(one.anchors, one.num_query_requests, one.is_known_query) for one in joined] == [
+        (one.anchors, one.num_query_requests, one.is_known_query) for one in online
+    ]
 
 
 def fixed_log(num_events: int) -> list[Event]:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from onepiece.events.item_commands import add_item_command
 from onepiece.events.log_options import add_log_options, opened_log
 from onepiece.events.topic_commands import add_topic_commands
 
@@ -35,6 +36,7 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     _add_stats(subparsers)
     add_topic_commands(subparsers)
     _add_collect(subparsers)
+    add_item_command(subparsers)
 
 
 def run_create(args: argparse.Namespace) -> int:

@@ -37,6 +37,8 @@ class Topic:
     """Delete what is older than `retention_days`, or keep the newest message of each key."""
     retention_days: int | None = None
     """Days until a message is deleted; None keeps it."""
+    history_days: int = 0
+    """Days for which a compacted topic keeps the older messages of a key, too."""
 
     @property
     def configs(self) -> Mapping[str, str]:
@@ -49,6 +51,11 @@ class Topic:
             # Virtual time can be ahead of the broker's, which would refuse it as a timestamp.
             "message.timestamp.type": "LogAppendTime",
             **(_COMPACTION if self.cleanup == "compact" else {}),
+            **(
+                {"min.compaction.lag.ms": str(self.history_days * DAY_MS)}
+                if self.history_days
+                else {}
+            ),
         }
 
 
@@ -97,8 +104,15 @@ def changelog_of(group: str) -> Topic:
     )
 
 
-ITEMS = Topic("items", "price and stock of an item, by item id", False, cleanup="compact")
-"""What servers refresh their item table from."""
+ITEMS = Topic(
+    "items",
+    "price and stock of an item, by item id",
+    False,
+    cleanup="compact",
+    history_days=90,
+)
+"""What servers refresh their item table from, and what says offline which price was served: for
+the window of training, 56 days, and a month more, no update is compacted away."""
 
 TOPICS: tuple[Topic, ...] = (
     *TOPIC_OF_KIND.values(),

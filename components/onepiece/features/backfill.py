@@ -60,6 +60,7 @@ def backfill(
     profiles: Mapping[str, UserProfile] | None = None,
     user_ids: Collection[str] | None = None,
     item_tables: Iterable[ItemTable] = (),
+    anchor_interval_ms: int = DAY_MS,
     on_progress: Callable[[int], None] = lambda num_records: None,
 ) -> BackfillResult:
     """Writes one parquet file a view, as needed to answer requests in [from_ms, to_ms].
@@ -67,7 +68,8 @@ def backfill(
     Histories have a row for every change in that time, and each key's last one before it; what a
     user did before she was erased has none.
     Anchors have rows of every midnight (UTC) in that time and of the last one before it, as the
-    daily batch makes them. Profiles are available since ever.
+    daily batch makes them, and in between of what changes, as the stream writes it. Profiles are
+    available since ever.
 
     Args:
         event_log: The log; only events received before `to_ms` are read from it.
@@ -80,6 +82,8 @@ def backfill(
         profiles: User id -> profile.
         user_ids: Users whose histories are needed; None for all. Anchors count everybody.
         item_tables: Daily tables, for the items' view; models read the tables themselves.
+        anchor_interval_ms: Time between two computations of anchors, a divisor of a day: a day
+            for those of the daily batch, the stream's interval for those of the stream.
         on_progress: Called now and then with the number of records of the log read so far.
 
     Raises:
@@ -108,8 +112,8 @@ def backfill(
             )
             updates = replay_histories(records, catalogue.category_of, recipe=history_recipe)
             _write_histories(writer, updates, from_ms=from_ms)
-        for day_start_ms in range(from_ms - from_ms % DAY_MS, to_ms + 1, DAY_MS):
-            writer.write(query_rows(anchors.compute(day_start_ms)))
+        for as_of_ms in range(from_ms - from_ms % DAY_MS, to_ms + 1, anchor_interval_ms):
+            writer.write(query_rows(anchors.changes(as_of_ms)))
         writer.write(profile_rows(profiles or {}, available_at_ms=0))
         for table in item_tables:
             writer.write(item_rows(table))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onepiece.events.log_options import add_log_options, kafka_settings, opened_log
+from onepiece.features.anchor_commands import add_anchor_command
 from onepiece.features.forget_commands import add_forget_command
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Registers every verb."""
+    add_anchor_command(subparsers)
     _add_apply(subparsers)
     _add_backfill(subparsers)
     _add_check(subparsers)
@@ -81,6 +83,7 @@ def run_backfill(args: argparse.Namespace) -> int:
             to_ms=to_ms,
             out=args.out,
             profiles=profiles,
+            anchor_interval_ms=_anchor_interval_ms(args.anchor_interval_s),
         )
     answer = {"out": str(args.out), "from_ms": from_ms, "to_ms": to_ms, **result.num_rows}
     _print(answer, is_json=args.json)
@@ -238,6 +241,13 @@ def _add_backfill(subparsers: "argparse._SubParsersAction[argparse.ArgumentParse
         "--to-ms", type=int, default=None, help="last instant asked for (default: the log's end)"
     )
     parser.add_argument(
+        "--anchor-interval-s",
+        type=float,
+        default=86_400.0,
+        help="seconds between two computations of anchors: --interval-s of `features anchors`, "
+        "where that runs (default: a day, for the daily batch)",
+    )
+    parser.add_argument(
         "--profiles",
         type=Path,
         help="parquet file of the users' profiles, such as user_profile.parquet of another "
@@ -342,6 +352,18 @@ def _span(log: "EventLog", args: argparse.Namespace) -> tuple[int, int]:
         raise InvalidInput("the log is empty; append events first")
     from_ms = min(received_ms) if args.from_ms is None else args.from_ms
     return from_ms, max(received_ms) + 1 if args.to_ms is None else args.to_ms
+
+
+def _anchor_interval_ms(interval_s: float) -> int:
+    from onepiece.errors import InvalidInput
+    from onepiece.events.schema import DAY_MS
+
+    interval_ms = int(interval_s * 1_000)
+    if interval_ms < 1 or DAY_MS % interval_ms:
+        raise InvalidInput(
+            f"--anchor-interval-s is {interval_s:g}; give a divisor of a day, such as 2 or 60"
+        )
+    return interval_ms
 
 
 def _print(answer: dict[str, Any], *, is_json: bool) -> None:

@@ -8,7 +8,7 @@ lie next to each other.
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,42 @@ class ItemTable:
     _pools: dict[tuple[str, str | None], NDArray[np.int64]] = field(
         default_factory=dict, init=False, repr=False
     )
+    _daily: "ItemTable | None" = field(default=None, init=False, repr=False)
+    """Of a patched table, the one under the patches."""
+    _is_sold_out: NDArray[np.bool_] | None = field(default=None, init=False, repr=False)
+    """(N,) of a patched table, rows that cannot be bought."""
+
+    @property
+    def daily(self) -> "ItemTable":
+        """The day's table without patches; it has the same rows."""
+        return self._daily or self
+
+    def patched(
+        self,
+        rows: NDArray[np.int64],
+        *,
+        prices: NDArray[np.float32],
+        is_available: NDArray[np.bool_],
+    ) -> "ItemTable":
+        """Makes the same table with other prices now, in which some items cannot be bought.
+
+        What cannot be bought is in no pool. Everything that patches leave alone is shared.
+
+        Args:
+            rows: Distinct rows.
+            prices: Price now of each, above 0.
+            is_available: Whether each can be bought.
+        """
+        prices_now = self.prices_now.copy()
+        prices_now[rows] = prices
+        is_sold_out = np.zeros(len(self.item_ids), np.bool_)
+        is_sold_out[rows] = ~is_available
+        table = replace(self, prices_now=prices_now)
+        object.__setattr__(table, "_daily", self)
+        object.__setattr__(table, "_is_sold_out", is_sold_out)
+        for name in _SHARED:
+            table.__dict__[name] = getattr(self, name)
+        return table
 
     def pool(self, store_id: str, category_id: str | None) -> NDArray[np.int64]:
         """Lists the rows of items that a store sells, in one category or (None) in all.
@@ -88,7 +124,12 @@ class ItemTable:
         """
         pool = self._pools.get((store_id, category_id))
         if pool is None:
-            pool = self._pools[store_id, category_id] = self._compute_pool(store_id, category_id)
+            if self._daily is None or self._is_sold_out is None:
+                pool = self._compute_pool(store_id, category_id)
+            else:
+                pool = self._daily.pool(store_id, category_id)
+                pool = _read_only(pool[~self._is_sold_out[pool]])
+            self._pools[store_id, category_id] = pool
         return pool
 
     def rows_of(self, item_ids: Sequence[str]) -> NDArray[np.int64]:
@@ -265,6 +306,19 @@ class ItemTable:
 
 
 _COLUMNS = tuple(f.name for f in fields(ItemTable) if f.init and f.name != "valid_from_ms")
+
+
+_SHARED = (
+    "_row_of_item",
+    "_code_of_store",
+    "_code_of_category",
+    "_category_of_query",
+    "_row_of_place",
+    "_place_of_row",
+    "_category_starts",
+    "_hashes",
+)
+"""What is derived from columns that patches leave alone."""
 
 
 def file_name(valid_from_ms: int) -> str:

@@ -25,6 +25,7 @@ def replay_store(
     to_ms: int,
     user_ids: Collection[str],
     profiles: Mapping[str, UserProfile],
+    anchor_interval_ms: int = DAY_MS,
 ) -> MemoryStore:
     """Replays what is needed to answer requests of some users in [from_ms, to_ms].
 
@@ -37,6 +38,7 @@ def replay_store(
         to_ms: Last instant that will be asked for.
         user_ids: Users whose histories are needed. Anchors count everybody.
         profiles: User id -> profile, available since ever.
+        anchor_interval_ms: Time between two computations of anchors; see `backfill`.
     """
     store, anchors = MemoryStore(), AnchorLedger(anchor_recipe)
     store.write_profiles(profiles, available_at_ms=0)
@@ -48,8 +50,8 @@ def replay_store(
         updates = replay_histories(records, catalogue.category_of, recipe=history_recipe)
         for update in _needed(updates, from_ms=from_ms):
             store.write_histories([update])
-    for day_start_ms in range(from_ms - from_ms % DAY_MS, to_ms + 1, DAY_MS):
-        store.write_queries(anchors.compute(day_start_ms))
+    for as_of_ms in range(from_ms - from_ms % DAY_MS, to_ms + 1, anchor_interval_ms):
+        store.write_queries(anchors.changes(as_of_ms))
     return store
 
 

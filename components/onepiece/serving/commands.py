@@ -80,6 +80,7 @@ def _run_ask(args: argparse.Namespace) -> int:
 
 
 def _run_ray(args: argparse.Namespace) -> int:
+    from onepiece.events.log_options import kafka_settings
     from onepiece.parsing import read_recipe, read_settings
     from onepiece.serving.paths import ServingPaths, check_paths
     from onepiece.serving.ray_environment import Addresses, check_ports, ray_environment
@@ -89,6 +90,9 @@ def _run_ray(args: argparse.Namespace) -> int:
 
     settings = read_settings(os.environ, ServingSettings, prefix=PREFIX)
     recipe = read_recipe(args.recipe, ServingRecipe) if args.recipe else ServingRecipe()
+    if settings.item_currency:
+        # Each replica reads them itself; what is wrong is said before a cluster is started.
+        kafka_settings(os.environ)
     paths = ServingPaths(
         bundle=args.bundle.resolve(),
         index=args.index.resolve(),

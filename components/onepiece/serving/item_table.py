@@ -8,7 +8,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from onepiece.features.item_table import ItemTable, ItemTables
+from onepiece.features.item_table import ItemTable
+from onepiece.features.patched_tables import AnyTables
 from onepiece.index.build import ItemIndex
 
 UNKNOWN_ITEM = -1
@@ -56,7 +57,7 @@ class Shelf:
 class Shelves:
     """Finds the shelf of each request in the newest table valid at its instant."""
 
-    def __init__(self, tables: ItemTables, index: ItemIndex) -> None:
+    def __init__(self, tables: AnyTables, index: ItemIndex) -> None:
         self._tables = tables
         self._row_of_item = {item_id: row for row, item_id in enumerate(index.item_ids)}
         self._rows_of_table: WeakKeyDictionary[ItemTable, NDArray[np.int64]] = WeakKeyDictionary()
@@ -76,7 +77,8 @@ class Shelves:
         )
 
     def _index_rows(self, table: ItemTable) -> NDArray[np.int64]:
-        """Maps rows of a table to rows of the index; kept as long as the table is."""
+        """Maps rows of a table to rows of the index; kept as long as the day's table is."""
+        table = table.daily
         rows = self._rows_of_table.get(table)
         if rows is None:
             row_of = self._row_of_item

@@ -4,7 +4,7 @@ It does not know whether it is in an experiment, and reads no clock: the instant
 in its request.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from onepiece.bundle import Bundle
 from onepiece.context.request import NO_CANDIDATES, ContextRequest
 from onepiece.errors import InvalidInput, InvalidRequest
-from onepiece.features.item_table import ItemTables
+from onepiece.features.patched_tables import AnyTables
 from onepiece.features.store import OnlineStore, SignalKey
 from onepiece.index.build import ItemIndex
 from onepiece.serving.answers import Origin, given_item_ids, write_answer
@@ -70,11 +70,12 @@ class Pipeline:
         bundle: Bundle,
         *,
         store: OnlineStore,
-        item_tables: ItemTables,
+        item_tables: AnyTables,
         index: ItemIndex,
         ranking_bundle: Bundle | None = None,
         recipe: ServingRecipe | None = None,
         signals_timeout_s: float | None = None,
+        on_close: Callable[[], None] = lambda: None,
     ) -> None:
         """Makes a pipeline.
 
@@ -88,6 +89,7 @@ class Pipeline:
                 model that does both on one encode.
             recipe: What is not learned; its defaults if None.
             signals_timeout_s: Longest wait for the store; None waits, for replays.
+            on_close: Stops what feeds `item_tables`; called by `close`.
 
         Raises:
             InvalidInput: The index is of another bundle, a bundle lacks the head it is for or reads
@@ -104,6 +106,7 @@ class Pipeline:
         self._recipe = recipe or ServingRecipe()
         self._ranking_model = ServingModel(ranking, least_change=self._recipe.least_change)
         self._model = ServingModel(bundle) if ranking_bundle else self._ranking_model
+        self._on_close = on_close
         self._signals = SignalFetcher(store, timeout_s=signals_timeout_s)
         self._shelves = Shelves(item_tables, index)
         self._retrievers: dict[str, Retriever] = {
@@ -202,8 +205,9 @@ class Pipeline:
         return _Plan(retriever, ranker, num_retrieved)
 
     def close(self) -> None:
-        """Stops the threads that read the store."""
+        """Stops the threads that read the store, and what feeds the item tables."""
         self._signals.close()
+        self._on_close()
 
     def _ask(self, requests: Sequence[AnyRequest]) -> tuple[list[Asked], str]:
         """Gathers what each request's strategies may read; and why signals are missing, if so."""

@@ -6,6 +6,7 @@ as much a request (docs/decisions). Ray reads its mode from the environment when
 """
 
 import logging
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from ray.serve.schema import ApplicationStatus
 from onepiece import errors
 from onepiece.doors.messages import Undecodable
 from onepiece.errors import OnePieceError
+from onepiece.events.log_options import kafka_settings
 from onepiece.serving.client import GrpcClient, HttpClient, ServingClient
 from onepiece.serving.grpc_app import GrpcDoor
 from onepiece.serving.paths import ServingPaths, warm_up_request
@@ -51,7 +53,9 @@ class OnePieceDeployment:
 
         configure_logging(level=settings.log_level, is_json=True)
         self._warm_up = warm_up_request(paths.item_tables)
-        self._service = Service(load_pipeline(paths, settings, recipe), settings)
+        # From the replica's own environment, so that no password goes through Ray.
+        kafka = kafka_settings(os.environ) if settings.item_currency else None
+        self._service = Service(load_pipeline(paths, settings, recipe, kafka), settings)
         self._door = GrpcDoor(self._service.answer)
 
     def __serve_build_asgi_app__(self) -> FastAPI:

@@ -40,6 +40,13 @@ class ServingSettings(BaseModel):
     num_torch_threads: int = Field(
         default=1, ge=1, le=256, description="Threads of one forward pass."
     )
+    item_currency: str | None = Field(
+        default=None,
+        pattern=r"^[A-Z]{3}$",
+        description="Currency of the shop, ISO 4217. If it is given, the server follows the topic "
+        "of item updates on the Kafka that ONEPIECE_KAFKA_* name: prices in this currency, and "
+        "what cannot be bought, are served within a second. None for daily item tables alone.",
+    )
     log_level: str = Field(
         default="WARNING",
         pattern="^(DEBUG|INFO|WARNING|ERROR)$",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onepiece.events.log_options import add_log_options, opened_log
+from onepiece.features.table_options import add_update_options
 
 if TYPE_CHECKING:
     from onepiece.serving.skew_report import SkewRecipe
@@ -34,6 +35,7 @@ def add_command(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]
     ):
         skew.add_argument(f"--{name}", type=Path, required=True, help=text)
     add_log_options(skew)
+    add_update_options(skew)
     skew.add_argument("--from-ms", type=int, help="first instant (default: the log's)")
     skew.add_argument("--to-ms", type=int, help="first instant after it (default: the log's end)")
     skew.add_argument(
@@ -83,7 +85,7 @@ def _run(args: argparse.Namespace) -> int:
 
     from onepiece.bundle import load_bundle
     from onepiece.features.feast_store import FeastStore
-    from onepiece.features.item_table import ItemTables
+    from onepiece.features.table_options import opened_tables
     from onepiece.output import new_folder
     from onepiece.serving.skew_files import HTML_NAME, write_files
     from onepiece.serving.skew_page import headline
@@ -97,7 +99,7 @@ def _run(args: argparse.Namespace) -> int:
             opened_log(args, os.environ) as log,
             closing(FeastStore.open(args.store)) as store,
         ):
-            rebuilder = Rebuilder(bundle, store, ItemTables(args.item_tables))
+            rebuilder = Rebuilder(bundle, store, opened_tables(args.item_tables, args))
             sample = sample_of(log, bundle, recipe)
             report = watch(log, sample, rebuilder=rebuilder, bundle=bundle, recipe=recipe)
         write_files(report, unfinished)

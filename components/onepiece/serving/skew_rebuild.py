@@ -11,7 +11,8 @@ from onepiece.context.builder import Context
 from onepiece.context.parts import OTHER, part_digests
 from onepiece.context.request import NO_CANDIDATES, ContextRequest
 from onepiece.events.schema import Exposure
-from onepiece.features.item_table import ItemTable, ItemTables
+from onepiece.features.item_table import ItemTable
+from onepiece.features.patched_tables import AnyTables
 from onepiece.features.store import OfflineStore, SignalKey
 from onepiece.serving.model import context_of
 
@@ -33,7 +34,7 @@ class Rebuilt:
 class Rebuilder:
     """Rebuilds contexts with one bundle."""
 
-    def __init__(self, bundle: Bundle, store: OfflineStore, item_tables: ItemTables) -> None:
+    def __init__(self, bundle: Bundle, store: OfflineStore, item_tables: AnyTables) -> None:
         """Takes what the server had, and the offline store in place of its online one."""
         self._bundle = bundle
         self._store = store

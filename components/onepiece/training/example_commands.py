@@ -9,6 +9,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from onepiece.features.table_options import add_update_options
+
 if TYPE_CHECKING:
     from onepiece.training.recipe import TrainingRecipe
 
@@ -40,6 +42,7 @@ def _add_examples(subparsers: "argparse._SubParsersAction[argparse.ArgumentParse
         ("out", "folder of examples, new"),
     ):
         examples.add_argument(f"--{name}", type=Path, required=True, help=text)
+    add_update_options(examples)
     examples.add_argument(
         "--until-ms", type=int, help="only events received before count (default: all)"
     )
@@ -124,7 +127,7 @@ def _examples(args: argparse.Namespace) -> int:
     from onepiece.datasets.catalogue_file import read_catalogue
     from onepiece.events.sqlite_log import SqliteEventLog
     from onepiece.features.feast_store import FeastStore
-    from onepiece.features.item_table import ItemTables
+    from onepiece.features.table_options import opened_tables
     from onepiece.parsing import read_recipe
     from onepiece.training.examples import build_examples
     from onepiece.training.log_vocabulary import vocabulary_of_log
@@ -140,7 +143,7 @@ def _examples(args: argparse.Namespace) -> int:
         num_examples = build_examples(
             log,
             store,
-            ItemTables(args.item_tables),
+            opened_tables(args.item_tables, args),
             vocabulary,
             recipe,
             args.out,

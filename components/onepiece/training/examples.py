@@ -17,7 +17,8 @@ from onepiece.context.request import Candidates, ContextRequest
 from onepiece.context.vocabulary import Vocabulary
 from onepiece.events.log import EventLog, read_standing_events
 from onepiece.events.schema import DAY_MS
-from onepiece.features.item_table import ItemTable, ItemTables
+from onepiece.features.item_table import ItemTable
+from onepiece.features.patched_tables import AnyTables
 from onepiece.features.store import OfflineStore, SignalKey, Signals
 from onepiece.training.packed import Example, write_examples
 from onepiece.training.recipe import TrainingRecipe
@@ -58,7 +59,7 @@ class _Asked:
 def build_examples(
     log: EventLog,
     offline_store: OfflineStore,
-    item_tables: ItemTables,
+    item_tables: AnyTables,
     vocabulary: Vocabulary,
     recipe: TrainingRecipe,
     out: Path,
@@ -99,7 +100,7 @@ def build_examples(
 def build_test(
     log: EventLog,
     offline_store: OfflineStore,
-    item_tables: ItemTables,
+    item_tables: AnyTables,
     vocabulary: Vocabulary,
     recipe: TrainingRecipe,
     out: Path,
@@ -141,7 +142,7 @@ def build_test(
 def _examples(
     drafts: Sequence[_Draft],
     offline_store: OfflineStore,
-    item_tables: ItemTables,
+    item_tables: AnyTables,
     vocabulary: Vocabulary,
     recipe: TrainingRecipe,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
@@ -163,7 +164,7 @@ def _examples(
             )
 
 
-def _drafts(spine: Spine, item_tables: ItemTables, recipe: TrainingRecipe) -> list[_Draft]:
+def _drafts(spine: Spine, item_tables: AnyTables, recipe: TrainingRecipe) -> list[_Draft]:
     """Chooses requests, in order of time."""
     ends_ms = [each[-1].as_of_ms for each in (spine.pages, spine.receipts) if each]
     last_ms = max(ends_ms, default=0)
@@ -250,7 +251,7 @@ def _by_category(item_ids: Sequence[str], table: ItemTable) -> dict[str, list[st
     return groups
 
 
-def _with_tables(drafts: Sequence[_Draft], item_tables: ItemTables) -> list[_Asked]:
+def _with_tables(drafts: Sequence[_Draft], item_tables: AnyTables) -> list[_Asked]:
     """Finds each draft's item table and the key of its signals."""
     asked = []
     for draft in drafts:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from onepiece.features.backfill import read_profiles
 from onepiece.features.commands import add_commands
 from onepiece.features.feast_settings import FeatureStoreSettings
 from onepiece.features.feast_store import FeastStore
+from onepiece.features.open_store import open_online_store
 from onepiece.features.store import SignalKey, UserProfile
 from onepiece.features.view_rows import ViewRow, offline_table
 
@@ -115,7 +117,7 @@ def test_a_file_without_profiles_is_refused(log, catalogue, tmp_path):
         run(*backfilled, "--profiles", catalogue)
 
 
-@pytest.mark.parametrize("verb", ["apply", "backfill", "check", "consume"])
+@pytest.mark.parametrize("verb", ["anchors", "apply", "backfill", "check", "consume"])
 def test_each_verb_explains_itself_with_an_example(verb, capsys):
     with pytest.raises(SystemExit) as stopped:
         run(verb, "--help")
@@ -143,6 +145,36 @@ def test_apply_consume_and_check_work_on_one_store(
     assert answers[1]["num_keys"] == 0
     assert answers[2] == {"num_records": 2}
     assert (answers[3]["num_keys"], answers[3]["num_mismatches"]) == (2, 0)
+
+
+@pytest.mark.integration
+def test_anchors_of_a_log_of_another_time_are_written_once(shop, repository, tmp_path, capsys):
+    store = str(tmp_path / "store")
+    run("apply", "--repo", str(repository / "feature_repo"), "--store", store)
+    log = SqliteEventLog.create(tmp_path / "log", num_partitions=2)
+    log.append([shop.order("o1", "a", "b", query_id="milk", days_before=1.0)])
+    log.close()
+    capsys.readouterr()
+
+    code = run(
+        *("anchors", "--log", str(tmp_path / "log"), "--store", store, "--json"),
+        *("--state", str(tmp_path / "state"), "--as-of-ms", str(shop.t0)),
+    )
+
+    with closing(open_online_store(tmp_path / "store")) as online:
+        (signals,) = online.read([SignalKey("u", "milk", "milk", shop.t0)])
+    assert code == 0
+    assert json.loads(capsys.readouterr().out) == {"num_records": 1}
+    assert signals.anchors.ordered == ("a", "b")
+
+
+@pytest.mark.parametrize("interval_s", ["0.05", "7"])
+def test_an_interval_that_does_not_divide_a_day_is_refused(interval_s, log, tmp_path):
+    with pytest.raises(InvalidInput, match="divisor of a day"):
+        run(
+            *("anchors", "--log", log, "--store", str(tmp_path / "store")),
+            *("--state", str(tmp_path / "state"), "--interval-s", interval_s),
+        )
 
 
 @pytest.mark.integration
