@@ -151,14 +151,13 @@ class HistoryConsumer:
     def _write(self) -> None:
         """Writes the users that changed, then commits; on an error they stay to be written."""
         self._is_written = False
-        updates = self._state.take_updates()
-        try:
-            if updates:
+        while updates := self._state.take_updates():
+            try:
                 self._writer.write_histories(updates)
-            self._log.commit(self._group, self._next_offsets)
-        except BaseException:
-            self._state.put_back(updates)
-            raise
+            except BaseException:
+                self._state.put_back(updates)
+                raise
+        self._log.commit(self._group, self._next_offsets)
         self._is_written = True
         self._state.note_saved()
         ends = self._log.end_offsets()

@@ -46,17 +46,21 @@ def encode_history(history: UserHistory) -> bytes:
     )
 
 
-def decode_history(value: bytes) -> UserHistory:
-    """Reads what `encode_history` wrote.
+def check_version(value: bytes) -> None:
+    """Checks that a value can be decoded.
 
     Raises:
         ValueError: It was written by another version of this code.
     """
-    version, available_at_ms, erased_at_ms, num_events, num_refunded, num_seen, num_lists = (
+    if value[0] != _VERSION:
+        raise ValueError(f"state of version {value[0]}; this code reads {_VERSION}")
+
+
+def decode_history(value: bytes) -> UserHistory:
+    """Reads what `encode_history` wrote, of a version that was checked."""
+    _, available_at_ms, erased_at_ms, num_events, num_refunded, num_seen, num_lists = (
         _HEADER.unpack_from(value)
     )
-    if version != _VERSION:
-        raise ValueError(f"state of version {version}; this code reads {_VERSION}")
     history = UserHistory()
     history.available_at_ms, history.erased_at_ms = available_at_ms, erased_at_ms
     history.num_events = num_events

@@ -2,12 +2,16 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Protocol
 
-from onepiece.events.history_codec import decode_history, encode_history
+from onepiece.events.history_codec import check_version, decode_history, encode_history
 from onepiece.events.history_fold import Folded, HistoryRecipe, UserHistory, fold
 from onepiece.events.interactions import Interactions
 from onepiece.events.schema import Event
+
+MAX_UPDATES = 10_000
+"""Users written at once; chosen here: some 50 MB of histories."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,20 +54,25 @@ def take_update(user_id: str, history: UserHistory) -> HistoryUpdate:
 
 
 class HistoryState:
-    """The users of some partitions."""
+    """The users of some partitions.
+
+    A user who was restored and not met since is asleep: kept as the changelog has her, which is
+    quick to read and small.
+    """
 
     def __init__(self, category_of: Mapping[str, str], recipe: HistoryRecipe) -> None:
         self._category_of = category_of
         self._recipe = recipe
         self._histories: dict[str, UserHistory] = {}
+        self._asleep: dict[str, bytes] = {}
         self._unwritten: dict[str, None] = {}
         self._unsaved: dict[str, None] = {}
 
     def __len__(self) -> int:
-        return len(self._histories)
+        return len(self._histories) + len(self._asleep)
 
     def __contains__(self, user_id: object) -> bool:
-        return user_id in self._histories
+        return user_id in self._histories or user_id in self._asleep
 
     @property
     def num_unsaved(self) -> int:
@@ -74,23 +83,29 @@ class HistoryState:
         """Folds an event, and notes whether its user must be written."""
         history = self._histories.get(event.user_id)
         if history is None:
-            history = self._histories[event.user_id] = UserHistory()
+            value = self._asleep.pop(event.user_id, None)
+            history = UserHistory() if value is None else decode_history(value)
+            self._histories[event.user_id] = history
         folded = fold(history, event, category_of=self._category_of, recipe=self._recipe)
         if folded >= Folded.IN_ORDER:
             self._unwritten[event.user_id] = None
         return folded
 
-    def take_updates(self) -> list[HistoryUpdate]:
-        """Gives what must be written; it counts as written unless `put_back`."""
-        updates = [take_update(user, self._histories[user]) for user in self._unwritten]
-        self._unwritten.clear()
-        self._unsaved.update(dict.fromkeys(update.user_id for update in updates))
+    def take_updates(self, max_users: int = MAX_UPDATES) -> list[HistoryUpdate]:
+        """Gives what must be written, or a part of it; it counts as written unless `put_back`."""
+        users = list(islice(self._unwritten, max_users))
+        updates = [self._take_update(user) for user in users]
+        for user in users:
+            del self._unwritten[user]
+        self._unsaved.update((user, None) for user in users if user not in self._asleep)
         return updates
 
     def put_back(self, updates: Iterable[HistoryUpdate]) -> None:
         """Notes that updates were not written after all."""
         for update in updates:
-            self._histories[update.user_id].changed_categories.update(update.memories)
+            history = self._histories.get(update.user_id)
+            if history is not None:
+                history.changed_categories.update(update.memories)
             self._unwritten[update.user_id] = None
 
     def mark_all(self) -> None:
@@ -98,6 +113,7 @@ class HistoryState:
         for user_id, history in self._histories.items():
             history.changed_categories.update(history.memories)
             self._unwritten[user_id] = None
+        self._unwritten.update(dict.fromkeys(self._asleep))
 
     def forget_changes(self) -> None:
         """Takes the state as it is for written and saved: it was folded from what has been."""
@@ -117,7 +133,18 @@ class HistoryState:
 
     def restore(self, key: bytes, value: bytes | None) -> None:
         """Takes in one message of the changelog; a later one of a user replaces an earlier."""
+        user_id = key.decode()
+        self._histories.pop(user_id, None)
         if value is None:
-            self._histories.pop(key.decode(), None)
+            self._asleep.pop(user_id, None)
         else:
-            self._histories[key.decode()] = decode_history(value)
+            check_version(value)
+            self._asleep[user_id] = value
+
+    def _take_update(self, user_id: str) -> HistoryUpdate:
+        history = self._histories.get(user_id)
+        if history is None:
+            # Whole: what the store has of a user who sleeps is not known.
+            history = decode_history(self._asleep[user_id])
+            history.changed_categories.update(history.memories)
+        return take_update(user_id, history)

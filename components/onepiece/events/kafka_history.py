@@ -239,15 +239,13 @@ class KafkaHistoryConsumer:
     def _write(self) -> None:
         """Writes the users that changed; on an error they stay to be written."""
         for state in self._states.values():
-            updates = state.take_updates()
-            if not updates:
-                continue
-            try:
-                self._writer.write_histories(updates)
-            except BaseException:
-                state.put_back(updates)
-                self._must_ask_store = True
-                raise
+            while updates := state.take_updates():
+                try:
+                    self._writer.write_histories(updates)
+                except BaseException:
+                    state.put_back(updates)
+                    self._must_ask_store = True
+                    raise
 
     def _follow_store(self) -> None:
         """Writes everything again when the store has begun a new life."""

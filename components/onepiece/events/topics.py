@@ -17,8 +17,10 @@ ROOM_FOR_KEY_BYTES = 4_096
 """What a message holds besides its event: the key, at most 512 bytes, and Kafka's own fields."""
 _COMPACTION = {
     "min.cleanable.dirty.ratio": "0.1",
-    # The newest segment is never compacted, so it must not grow for a week.
+    # The newest segment is never compacted, so it must not grow for a week, nor to a gigabyte:
+    # whoever restores a state reads it all.
     "segment.ms": str(DAY_MS // 24),
+    "segment.bytes": str(64 << 20),
 }
 
 

@@ -407,7 +407,7 @@ class FaultRun:
         state = HistoryState(self._catalogue.category_of, HistoryRecipe())
         for event in self._events():
             state.fold(event)
-        expected = state.take_updates()
+        expected = state.take_updates(len(state))
         deadline_s = time.monotonic() + self._recipe.max_recovery_s
         while True:
             wrong: list[str] = []
