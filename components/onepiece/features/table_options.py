@@ -2,12 +2,12 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from onepiece.errors import InvalidInput, NotFound
-from onepiece.events.item_updates import parse_item_updates
-from onepiece.events.schema import MAX_AT_MS
-from onepiece.features.item_tables import ItemTables
-from onepiece.features.patched_tables import AnyTables, PatchedTables
+
+if TYPE_CHECKING:
+    from onepiece.features.patched_tables import AnyTables
 
 
 def add_update_options(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +26,7 @@ def add_update_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def opened_tables(folder: Path, args: argparse.Namespace) -> AnyTables:
+def opened_tables(folder: Path, args: argparse.Namespace) -> "AnyTables":
     """Opens the tables that servers had, by the options given.
 
     Raises:
@@ -34,6 +34,11 @@ def opened_tables(folder: Path, args: argparse.Namespace) -> AnyTables:
         InvalidEvent: A line of the file is no update.
         NotFound: There is no such file.
     """
+    from onepiece.events.item_updates import parse_item_updates
+    from onepiece.events.schema import MAX_AT_MS
+    from onepiece.features.item_tables import ItemTables
+    from onepiece.features.patched_tables import PatchedTables
+
     tables = ItemTables(folder)
     if (args.item_updates is None) != (args.item_currency is None):
         raise InvalidInput(

@@ -17,14 +17,17 @@ from pyarrow.parquet import read_table, write_table
 from onepiece.datasets.catalogue_file import read_catalogue, write_catalogue
 from onepiece.errors import DeadlineExceeded, InvalidDataset, InvalidInput, NotFound
 from onepiece.events.history import HistoryConsumer, HistoryRecipe
+from onepiece.events.item_updates import ItemUpdate, dump_item_update
 from onepiece.events.log import read_standing_events
 from onepiece.events.sqlite_log import SqliteEventLog
 from onepiece.features.backfill import read_profiles
 from onepiece.features.commands import add_commands
 from onepiece.features.feast_settings import FeatureStoreSettings
 from onepiece.features.feast_store import FeastStore
+from onepiece.features.item_table import ItemTableRecipe, SalesLedger, compute_item_table
 from onepiece.features.open_store import open_online_store
 from onepiece.features.store import SignalKey, UserProfile
+from onepiece.features.table_options import add_update_options, opened_tables
 from onepiece.features.view_rows import ViewRow, offline_table
 
 REPOSITORY = Path(__file__).parents[3] / "feature_repo"
@@ -198,7 +201,10 @@ def test_consume_and_check_keep_as_much_of_the_past_as_the_recipe_says(
 
 
 @pytest.mark.integration
-def test_the_consumer_stops_cleanly_on_sigterm(shop, repository, log, catalogue, tmp_path):
+@pytest.mark.parametrize("verb", ["consume", "anchors"])
+def test_what_runs_for_ever_stops_cleanly_on_sigterm(
+    verb, shop, repository, log, catalogue, tmp_path
+):
     store = str(tmp_path / "store")
     run("apply", "--repo", str(repository / "feature_repo"), "--store", store)
     script = (
@@ -206,7 +212,8 @@ def test_the_consumer_stops_cleanly_on_sigterm(shop, repository, log, catalogue,
         "parser = argparse.ArgumentParser(); add_commands(parser.add_subparsers()); "
         "args = parser.parse_args(); sys.exit(args.run(args))"
     )
-    arguments = ["consume", "--log", log, "--catalogue", catalogue, "--store", store, "--json"]
+    own = {"consume": ["--catalogue", catalogue], "anchors": ["--state", str(tmp_path / "state")]}
+    arguments = [verb, "--log", log, "--store", store, "--json", *own[verb]]
     process = subprocess.Popen(
         [sys.executable, "-c", script, *arguments],
         stdout=subprocess.PIPE,
@@ -216,7 +223,7 @@ def test_the_consumer_stops_cleanly_on_sigterm(shop, repository, log, catalogue,
     )
 
     try:
-        ready = any("history consumer ready" in line for line in process.stderr)
+        ready = any(line.endswith("ready\n") for line in process.stderr)
         process.send_signal(signal.SIGTERM)
         out, _ = process.communicate(timeout=60)
     finally:
@@ -272,3 +279,26 @@ def test_a_user_is_not_called_forgotten_before_the_consumer_knows(shop, catalogu
             *("forget-user", "u", "--log", log, "--catalogue", catalogue),
             *("--store", str(tmp_path / "store"), "--timeout-s", "0.3"),
         )
+
+
+def test_updates_are_put_on_the_tables_only_with_their_currency(shop, tmp_path):
+    tables = tmp_path / "tables"
+    compute_item_table(
+        SalesLedger(), shop.catalogue, valid_from_ms=shop.t0, recipe=ItemTableRecipe()
+    ).save(tables)
+    updates = [
+        ItemUpdate(item_id=item, price=2.0, currency=currency, at_ms=shop.t0 + 1)
+        for item, currency in (("a", "EUR"), ("b", "USD"))
+    ]
+    (tmp_path / "updates.jsonl").write_bytes(b"\n".join(map(dump_item_update, updates)))
+    parser = argparse.ArgumentParser()
+    add_update_options(parser)
+    given = ["--item-updates", str(tmp_path / "updates.jsonl")]
+
+    table = opened_tables(tables, parser.parse_args([*given, "--item-currency", "EUR"])).at(
+        shop.t0 + 2
+    )
+
+    assert table.price_now(table.rows_of(["a", "b"])).tolist() == [2.0, 0.0]
+    with pytest.raises(InvalidInput, match="give both or neither"):
+        opened_tables(tables, parser.parse_args(given))
