@@ -53,7 +53,7 @@ class PatchedTables:
 
     An update holds from its own instant until the item's next one, over midnights too: the shop
     knows its price better than the median of what was paid. So answers as of an earlier instant
-    stay as they were. One thread may `apply` while others read: readers take one reference.
+    stay as they were. One thread may `apply` while others read: those of now take one reference.
     """
 
     def __init__(self, tables: ItemTables, *, max_updates: int = 1_000_000) -> None:
@@ -78,7 +78,7 @@ class PatchedTables:
         self._num_waiting = 0
         self._earlier: OrderedDict[tuple[int, int], ItemTable] = OrderedDict()
         self._lock = threading.Lock()
-        """Held by the writer, and by readers of other instants than now."""
+        """Held to put a new state in place, and by readers of other instants than now."""
 
     def first_ms(self) -> int:
         """Returns the first instant for which there is a table, Unix ms.
@@ -118,20 +118,24 @@ class PatchedTables:
             Number of items with an update that the table of now does not have; their updates
             wait for a table that has them.
         """
+        merged = self._merged(updates) if updates else self._updates
+        try:
+            daily = self._tables.at(as_of_ms)
+        except NotFound:
+            present, self._num_waiting = None, len(merged.item_ids)
+        else:
+            present = self._present
+            is_of_now = present is not None and present.daily is daily
+            if updates or not is_of_now or (present and present.until_ms < as_of_ms):
+                present = _present_at(daily, as_of_ms, merged)
+                self._num_waiting = int(np.count_nonzero(daily.rows_of(merged.item_ids) < 0))
+        # All is made before, so that requests never wait for it.
         with self._lock:
             if updates:
-                self._updates = self._merged(updates)
+                self._updates = merged
                 self._earlier.clear()
-                self._present = None
-            try:
-                daily = self._tables.at(as_of_ms)
-            except NotFound:
-                return len(self._updates.item_ids)
-            present = self._present
-            if present is None or present.daily is not daily or present.until_ms < as_of_ms:
-                self._present = self._present_at(daily, as_of_ms)
-                self._num_waiting = int(np.count_nonzero(daily.rows_of(self._updates.item_ids) < 0))
-            return self._num_waiting
+            self._present = present
+        return self._num_waiting
 
     def _merged(self, added: Sequence[ItemUpdate]) -> _Updates:
         old = self._updates
@@ -149,15 +153,6 @@ class PatchedTables:
         )
         return merged if len(merged) <= self._max_updates else _shortened(merged)
 
-    def _present_at(self, daily: ItemTable, as_of_ms: int) -> _Present | None:
-        at_ms = self._updates.at_ms
-        num_before = int(np.searchsorted(at_ms, as_of_ms))
-        if num_before == 0:
-            return None
-        until_ms = int(at_ms[num_before]) if num_before < len(at_ms) else MAX_AT_MS
-        table = _patched(daily, self._updates, num_before)
-        return _Present(daily, int(at_ms[num_before - 1]), until_ms, table)
-
     def _table_of(self, daily: ItemTable, as_of_ms: int) -> ItemTable:
         """Makes the table of an instant, or finds it among those made before."""
         num_before = int(np.searchsorted(self._updates.at_ms, as_of_ms))
@@ -170,6 +165,16 @@ class PatchedTables:
             if len(self._earlier) > _MAX_EARLIER:
                 self._earlier.popitem(last=False)
         return table
+
+
+def _present_at(daily: ItemTable, as_of_ms: int, updates: _Updates) -> _Present | None:
+    """Makes the table of now; None if no update is from before it."""
+    num_before = int(np.searchsorted(updates.at_ms, as_of_ms))
+    if num_before == 0:
+        return None
+    until_ms = int(updates.at_ms[num_before]) if num_before < len(updates) else MAX_AT_MS
+    table = _patched(daily, updates, num_before)
+    return _Present(daily, int(updates.at_ms[num_before - 1]), until_ms, table)
 
 
 def _patched(daily: ItemTable, updates: _Updates, num_updates: int) -> ItemTable:

@@ -65,6 +65,9 @@ def test_each_instant_has_the_last_update_before_it_however_they_came(shop, batc
         for batch in batches:
             made = [update(i, p, shop.t0 + at, is_available=ok) for i, p, at, ok in batch]
             patched.apply(made, as_of_ms=shop.t0 + max(now, 0))
+            # Asked in between, so that what a later batch changes must be made anew.
+            for instant in INSTANTS[1:]:
+                patched.at(shop.t0 + instant)
 
         # Ascending instants, then in the order in which they came: the last one wins.
         in_order = sorted((one for batch in batches for one in batch), key=lambda one: one[2])
