@@ -80,7 +80,8 @@ def _explain_setting(detail: Any, model: type[BaseModel], prefix: str) -> str:
         return str(detail["msg"])
     name = str(detail["loc"][0])
     field = model.model_fields.get(name)
-    is_secret = field is not None and "Secret" in str(field.annotation)
+    # A name that is not known may be a secret's, misspelt.
+    is_secret = field is None or "Secret" in str(field.annotation)
     given = "" if is_secret else f" (given {detail['input']!r})"
     return f"{prefix}{name.upper()}: {detail['msg']}{given}"
 

@@ -8,7 +8,8 @@ _spec = importlib.util.spec_from_file_location(
 )
 _module = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(_module)
-kafka_libs, kafka_broker, redis_service = (
+certificates, kafka_libs, kafka_broker, redis_service = (
+    _module.certificates,
     _module.kafka_libs,
     _module.kafka_broker,
     _module.redis_service,

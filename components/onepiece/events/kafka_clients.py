@@ -1,6 +1,7 @@
 """What every Kafka client of the platform shares: connection, partition of a user, errors."""
 
 import logging
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -9,15 +10,18 @@ from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.errors import (
+    AuthorizationError,
+    KafkaConnectionError,
     KafkaError,
     KafkaTimeoutError,
     MessageSizeTooLargeError,
+    SaslAuthenticationFailedError,
     TopicAlreadyExistsError,
 )
 from kafka.partitioner.default import murmur2
 
-from onepiece.errors import EventLogUnavailable, OutputExists, PayloadTooLarge
-from onepiece.events.kafka_settings import KafkaSettings
+from onepiece.errors import EventLogUnavailable, InvalidInput, OutputExists, PayloadTooLarge
+from onepiece.events.kafka_settings import PREFIX, KafkaSettings
 from onepiece.events.topics import MAX_EVENT_BYTES
 
 log = logging.getLogger(__name__)
@@ -26,6 +30,8 @@ _MAX_POLL_INTERVAL_MS = 600_000
 """Longest time between two polls; chosen here: a state of millions of users is restored in it."""
 CLOSE_TIMEOUT_S = 2.0
 """Longest wait for a producer to end; chosen here, because all that it sent is already known."""
+_CONNECTIONS = logging.getLogger("kafka.net.manager")
+"""Where the library says why it could not connect."""
 
 
 @lru_cache(maxsize=1 << 16)
@@ -38,8 +44,23 @@ def kafka_partition_of(user_id: str, num_partitions: int) -> int:
     return int((murmur2(user_id.encode()) & 0x7FFFFFFF) % num_partitions)
 
 
+class _Hidden(str):
+    """A text that is not shown: the library logs its whole configuration at DEBUG."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'**********'"
+
+    __str__ = __repr__
+
+
 def connection(settings: KafkaSettings) -> dict[str, Any]:
-    """What every client is given; the library's waits of 30 s and more are too long."""
+    """What every client is given; the library's waits of 30 s and more are too long.
+
+    Raises:
+        InvalidInput: A file of a certificate cannot be used.
+    """
     timeout_ms = int(settings.timeout_s * 1_000)
     options: dict[str, Any] = {
         "bootstrap_servers": settings.bootstrap_servers.split(","),
@@ -52,14 +73,27 @@ def connection(settings: KafkaSettings) -> dict[str, Any]:
         options |= {
             "sasl_mechanism": settings.sasl_mechanism,
             "sasl_plain_username": settings.sasl_username,
-            "sasl_plain_password": settings.sasl_password.get_secret_value(),
+            "sasl_plain_password": _Hidden(settings.sasl_password.get_secret_value()),
         }
-    files = {
-        "ssl_cafile": settings.ssl_ca_file,
-        "ssl_certfile": settings.ssl_certificate_file,
-        "ssl_keyfile": settings.ssl_key_file,
-    }
-    return options | {name: str(path) for name, path in files.items() if path is not None}
+    if settings.is_encrypted:
+        options["ssl_context"] = _tls_context(settings)
+    return options
+
+
+def _tls_context(settings: KafkaSettings) -> ssl.SSLContext:
+    """Reads the certificates; here, because the library tells of a bad file as of a dead broker."""
+    try:
+        # None of a file: what the system trusts.
+        context = ssl.create_default_context(cafile=settings.ssl_ca_file)
+        if settings.ssl_certificate_file is not None:
+            context.load_cert_chain(settings.ssl_certificate_file, settings.ssl_key_file)
+    except OSError as error:
+        raise InvalidInput(
+            f"{PREFIX}SSL_CA_FILE is {settings.ssl_ca_file}, {PREFIX}SSL_CERTIFICATE_FILE "
+            f"{settings.ssl_certificate_file} and {PREFIX}SSL_KEY_FILE {settings.ssl_key_file}; "
+            f"one of them cannot be used: {error}; give PEM files that this process may read"
+        ) from error
+    return context
 
 
 def new_producer(settings: KafkaSettings, *, transactional_id: str | None) -> Any:
@@ -91,7 +125,11 @@ def new_producer(settings: KafkaSettings, *, transactional_id: str | None) -> An
         linger_ms=5,
     )
     if transactional_id is not None:
-        producer.init_transactions()
+        try:
+            producer.init_transactions()
+        except BaseException:
+            drop_producer(producer)
+            raise
     return producer
 
 
@@ -162,6 +200,8 @@ def new_admin(settings: KafkaSettings) -> Any:
 @contextmanager
 def explained(settings: KafkaSettings, what: str) -> Iterator[None]:
     """Turns Kafka's errors into ours, with what to do."""
+    heard = _Heard()
+    _CONNECTIONS.addHandler(heard)
     try:
         yield
     except TopicAlreadyExistsError as error:
@@ -174,12 +214,53 @@ def explained(settings: KafkaSettings, what: str) -> Iterator[None]:
             "raise the topic's max.message.bytes"
         ) from error
     except KafkaError as error:
-        log.warning("kafka refused", extra={"what": what, "error": repr(error)})
-        raise EventLogUnavailable(
-            f"could not {what}: {error!r} from {settings.bootstrap_servers}, topics "
-            f"{settings.prefix}-*, in {settings.timeout_s:g} s; check that the brokers answer, "
-            "then try again"
-        ) from error
+        # A client that could not connect only tells of a timeout.
+        is_told = isinstance(error, AuthorizationError)
+        cause = _cause(settings, what, error if is_told or heard.last is None else heard.last)
+        log.warning("kafka refused", extra={"what": what, "error": repr(error), "cause": cause})
+        raise EventLogUnavailable(cause) from error
+    finally:
+        _CONNECTIONS.removeHandler(heard)
+
+
+class _Heard(logging.Handler):
+    """Keeps the library's last reason for not connecting, which reaches its log alone."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.last: Exception | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        for value in record.args if isinstance(record.args, tuple) else ():
+            if isinstance(value, KafkaConnectionError | SaslAuthenticationFailedError):
+                self.last = value
+
+
+def _cause(settings: KafkaSettings, what: str, error: Exception) -> str:
+    """Says what Kafka refused, and what to do."""
+    where = f"{error!r} from {settings.bootstrap_servers}, topics {settings.prefix}-*"
+    user = "without a user" if settings.sasl_username is None else f"as {settings.sasl_username!r}"
+    if isinstance(error, AuthorizationError):
+        return (
+            f"could not {what} {user}: {where}; this user lacks access: grant it its role with "
+            "`onepiece events acls --apply ROLE --user NAME`"
+        )
+    advice = "check that the brokers answer on a listener of this protocol, then try again"
+    if "Handshake failed" in str(error) or "SSL" in repr(error.args):
+        advice = (
+            f"TLS fails: check {PREFIX}SSL_CA_FILE, that the brokers' certificate names this "
+            f"host, that this listener speaks TLS, and {PREFIX}SSL_CERTIFICATE_FILE where they "
+            "want one"
+        )
+    elif isinstance(error, SaslAuthenticationFailedError) or (
+        # kafka-python 3.0.12 drops the brokers' last answer if they hang up right after it.
+        settings.security_protocol != "PLAINTEXT" and "socket disconnected" in str(error)
+    ):
+        advice = (
+            "if the brokers run, they do not know this client: check "
+            f"{PREFIX}SASL_USERNAME, {PREFIX}SASL_MECHANISM and its secret"
+        )
+    return f"could not {what} {user}: {where}, {settings.security_protocol}; {advice}"
 
 
 def run_within(function: Callable[[], None], timeout_s: float) -> None:

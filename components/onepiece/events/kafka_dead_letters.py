@@ -19,10 +19,8 @@ from onepiece.events.kafka_clients import (
 )
 from onepiece.events.kafka_settings import KafkaSettings
 from onepiece.events.schema import parse_event
-from onepiece.events.topics import DEAD_LETTERS, TOPIC_OF_KIND
+from onepiece.events.topics import DEAD_LETTERS, REPLAY_GROUP, TOPIC_OF_KIND
 
-REPLAY_GROUP = "dead-letters-replay"
-"""Group whose offsets say how far dead letters have been replayed."""
 _POLL_MS = 100
 
 

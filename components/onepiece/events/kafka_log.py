@@ -34,6 +34,7 @@ from kafka.errors import KafkaError, KafkaTimeoutError, NoError
 from kafka.structs import OffsetAndMetadata
 
 from onepiece.errors import EventLogUnavailable, InvalidEvent, InvalidInput
+from onepiece.events.acls import LOG_WRITER
 from onepiece.events.kafka_clients import (
     drop_producer,
     explained,
@@ -69,7 +70,9 @@ class KafkaEventLog:
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
-        self._transactional_id = settings.transactional_id or f"{settings.prefix}-{uuid.uuid4()}"
+        self._transactional_id = settings.transactional_id or settings.topic(
+            f"{LOG_WRITER}{uuid.uuid4()}"
+        )
         self._partitions = [
             TopicPartition(settings.topic(TOPIC_OF_KIND[kind].name), partition)
             for kind in EVENT_KINDS

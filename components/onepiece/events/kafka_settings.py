@@ -36,8 +36,9 @@ class KafkaSettings(BaseModel):
         min_length=1,
         max_length=128,
         description="Name of this writer, the same after its restart and of no other running "
-        "one: a restart then ends what was left open at once. None for a new name each time; "
-        "readers may then wait transaction_timeout_s after a writer was killed.",
+        "one: a restart then ends what was left open at once. Brokers with access lists know "
+        "names that begin with PREFIX-log-. None for a new name each time; readers may then wait "
+        "transaction_timeout_s after a writer was killed.",
     )
     timeout_s: float = Field(
         30.0, ge=1.0, le=600.0, description="Longest wait for the brokers in one call, in seconds."
@@ -78,12 +79,23 @@ class KafkaSettings(BaseModel):
                 f"{'given' if self.sasl_password else 'not given'}; a SASL protocol needs both, "
                 "the others neither"
             )
+        files = [self.ssl_ca_file, self.ssl_certificate_file, self.ssl_key_file]
+        if not self.is_encrypted and any(path is not None for path in files):
+            raise ValueError(
+                f"security_protocol is {self.security_protocol}, which is not encrypted, and a "
+                "certificate is given; give SSL or SASL_SSL, or no ssl_*_file"
+            )
         if (self.ssl_certificate_file is None) != (self.ssl_key_file is None):
             raise ValueError(
                 f"ssl_certificate_file is {self.ssl_certificate_file} and ssl_key_file "
                 f"{self.ssl_key_file}; give both or neither"
             )
         return self
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether the connection is TLS."""
+        return self.security_protocol.endswith("SSL")
 
     def topic(self, name: str) -> str:
         """Names a topic of `topics.py` on this cluster."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from kafka.admin import ConfigResource, ConfigResourceType
-from kafka.errors import UnknownTopicOrPartitionError
+from kafka.errors import TopicAuthorizationFailedError, UnknownTopicOrPartitionError
 
 from onepiece.errors import InvalidInput, NotFound, OutputExists
 from onepiece.events.kafka_clients import explained, new_admin
@@ -25,11 +25,14 @@ def create_topics(settings: KafkaSettings) -> None:
 def ensure_topic(settings: KafkaSettings, topic: Topic) -> None:
     """Makes one topic unless it is there.
 
+    It looks first: who may use a topic need not be allowed to make one.
+
     Raises:
         EventLogUnavailable: No broker answers, or it refused.
     """
-    with suppress(OutputExists):
-        _create(settings, [topic])
+    if not _partitions_of(settings, [topic]):
+        with suppress(OutputExists):
+            _create(settings, [topic])
 
 
 def apply_topics(settings: KafkaSettings) -> tuple[list[str], list[str]]:
@@ -42,7 +45,7 @@ def apply_topics(settings: KafkaSettings) -> tuple[list[str], list[str]]:
         InvalidInput: A topic has another number of partitions: users would move.
         EventLogUnavailable: No broker answers, or it refused.
     """
-    there = _partitions_of(settings)
+    there = _partitions_of(settings, TOPICS)
     missing = [topic for topic in TOPICS if settings.topic(topic.name) not in there]
     _check_partitions(settings, there)
     if missing:
@@ -75,15 +78,15 @@ def apply_topics(settings: KafkaSettings) -> tuple[list[str], list[str]]:
 
 
 def check_topics(settings: KafkaSettings) -> None:
-    """Checks that every topic is there, with the partitions that the settings say.
+    """Checks that every topic of events is there, with the partitions that the settings say.
 
     Raises:
         NotFound: A topic does not exist.
         InvalidInput: One has another number of partitions.
         EventLogUnavailable: No broker answers.
     """
-    there = _partitions_of(settings)
-    names = [settings.topic(topic.name) for topic in TOPICS]
+    there = _partitions_of(settings, list(TOPIC_OF_KIND.values()))
+    names = [settings.topic(topic.name) for topic in TOPIC_OF_KIND.values()]
     missing = [name for name in names if name not in there]
     if missing:
         raise NotFound(
@@ -135,15 +138,23 @@ def _create(settings: KafkaSettings, topics: Sequence[Topic]) -> None:
             admin.close()
 
 
-def _partitions_of(settings: KafkaSettings) -> dict[str, int]:
-    """Counts the partitions of each topic that exists."""
-    names = [settings.topic(topic.name) for topic in TOPICS]
+def _partitions_of(settings: KafkaSettings, topics: Sequence[Topic]) -> dict[str, int]:
+    """Counts the partitions of each of these topics that exists."""
+    names = [settings.topic(topic.name) for topic in topics]
     with explained(settings, "look at the topics"):
         admin = new_admin(settings)
         try:
             described = admin.describe_topics(names)
         finally:
             admin.close()
+        # Without the right to see a topic, it is neither there nor missing.
+        hidden = [
+            topic["name"]
+            for topic in described
+            if topic["error_code"] == TopicAuthorizationFailedError.errno
+        ]
+        if hidden:
+            raise TopicAuthorizationFailedError(", ".join(hidden))
     return {
         topic["name"]: len(topic["partitions"])
         for topic in described

@@ -10,7 +10,7 @@ from onepiece.events.log_options import kafka_settings
 
 
 def add_topic_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Registers `topics` and `dead-letters`."""
+    """Registers `topics`, `acls` and `dead-letters`."""
     topics = subparsers.add_parser(
         "topics",
         help="show, make or render Kafka's topics",
@@ -43,6 +43,32 @@ def add_topic_commands(subparsers: "argparse._SubParsersAction[argparse.Argument
         help="name of the Kafka object, with --render (default %(default)s)",
     )
     topics.set_defaults(run=_run_topics)
+    acls = subparsers.add_parser(
+        "acls",
+        help="show, grant or render who may do what on Kafka",
+        description="Show what each role may do, let a user do what a role does, or write the "
+        "roles as KafkaUser objects of Strimzi.",
+        epilog="example: onepiece events acls --apply history --user onepiece-history",
+    )
+    access = acls.add_mutually_exclusive_group()
+    access.add_argument(
+        "--apply",
+        metavar="ROLE",
+        help="grant this role on the cluster that ONEPIECE_KAFKA_* names",
+    )
+    access.add_argument(
+        "--render", action="store_true", help="write KafkaUser objects, as YAML, to stdout"
+    )
+    acls.add_argument("--user", help="SASL user, with --apply (default PREFIX-ROLE)")
+    acls.add_argument(
+        "--prefix", default="onepiece", help="of the names, with --render (default %(default)s)"
+    )
+    acls.add_argument(
+        "--cluster",
+        default="kafka",
+        help="name of the Kafka object, with --render (default %(default)s)",
+    )
+    acls.set_defaults(run=_run_acls)
     letters = subparsers.add_parser(
         "dead-letters",
         help="list or replay the messages that were no event",
@@ -95,6 +121,31 @@ def _apply() -> int:
     made, changed = apply_topics(kafka_settings(os.environ))
     for word, names in (("made", made), ("changed", changed)):
         sys.stdout.write(f"{word}: {', '.join(names) or 'nothing'}\n")
+    return 0
+
+
+def _run_acls(args: argparse.Namespace) -> int:
+    from onepiece.events.acls import ROLES, kafka_users
+
+    if args.render:
+        import yaml
+
+        users = kafka_users(prefix=args.prefix, cluster=args.cluster)
+        yaml.safe_dump_all(users, sys.stdout, sort_keys=False)
+        return 0
+    if args.apply is not None:
+        from onepiece.events.kafka_acls import grant_role
+
+        settings = kafka_settings(os.environ)
+        user = args.user or settings.topic(args.apply)
+        number = grant_role(settings, args.apply, user=user)
+        sys.stdout.write(f"user {user} may do what {args.apply} does: {number} rules\n")
+        return 0
+    for role in ROLES:
+        sys.stdout.write(f"{role.name}: {role.does}\n")
+        for grant in role.grants:
+            names = ", ".join(f"{name}*" if grant.is_prefix else name for name in grant.names)
+            sys.stdout.write(f"    {grant.resource} {names}: {', '.join(grant.operations)}\n")
     return 0
 
 

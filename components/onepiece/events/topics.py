@@ -94,6 +94,8 @@ DEAD_LETTERS = Topic(
 """What no reader can use; `onepiece events dead-letters` lists and replays it."""
 HISTORY_GROUP = "history"
 """Consumer group of the history consumer."""
+REPLAY_GROUP = "dead-letters-replay"
+"""Group whose offsets say how far dead letters have been replayed."""
 
 
 def changelog_of(group: str) -> Topic:
