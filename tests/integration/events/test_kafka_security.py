@@ -17,6 +17,7 @@ from onepiece.events.acls import ROLES
 from onepiece.events.history_fold import HistoryRecipe
 from onepiece.events.history_state import HistoryUpdate
 from onepiece.events.kafka_acls import grant_role
+from onepiece.events.kafka_checkpoints import Checkpoints
 from onepiece.events.kafka_clients import new_admin, new_producer
 from onepiece.events.kafka_dead_letters import list_dead_letters, replay_dead_letters
 from onepiece.events.kafka_history import KafkaHistoryConsumer
@@ -158,6 +159,7 @@ def new_consumer(settings: KafkaSettings, store: Store) -> KafkaHistoryConsumer:
     return KafkaHistoryConsumer(
         settings,
         store,
+        checkpoints=Checkpoints(settings, monotonic_s=time.monotonic),
         category_of={"milk": "dairy"},
         recipe=HistoryRecipe(),
         monotonic_s=time.monotonic,
