@@ -18,6 +18,7 @@ from onepiece.features.open_store import open_online_store
 from onepiece.features.redis_settings import RedisSettings
 from onepiece.features.schema import MAX_ANCHORS_AGE_MS, SERVICE_VIEWS
 from onepiece.features.store import OnlineStore, SignalKey, Signals, UserProfile
+from onepiece.features.view_rows import history_rows, profile_rows, query_rows
 from onepiece.telemetry import FEATURES_ROWS_STALE
 
 T0 = 1_500_000_000_000
@@ -84,6 +85,20 @@ def test_histories_anchors_and_profiles_are_read_back(store):
 
     assert store.read([KEY]) == [
         Signals(history("b", "c"), history("b", "c"), anchors, 7, profile, True, True)
+    ]
+
+
+def test_rows_are_written_as_what_they_were_made_of(open_store):
+    profile = UserProfile("25-34", "unknown", "2")
+    query = QueryUpdate("yogurt", T0, Anchors(exposed=("a", "b"), clicked=("b",)), 7)
+    store = open_store()
+
+    store.write_rows(history_rows([update("b", "c")]))
+    store.write_rows(query_rows([query]) | profile_rows({"user": profile}, available_at_ms=T0))
+    store.write_rows(history_rows([update("late", available_at_ms=T0 - 1)]))
+
+    assert store.read([KEY]) == [
+        Signals(history("b", "c"), history("b", "c"), query.anchors, 7, profile, True, True)
     ]
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from onepiece.events.log_options import add_log_options, kafka_settings, opened_log
 from onepiece.features.anchor_commands import add_anchor_command
 from onepiece.features.forget_commands import add_forget_command
+from onepiece.features.materialize_commands import add_materialize_command
 
 if TYPE_CHECKING:
     from onepiece.events.catalogue import Catalogue
@@ -33,6 +34,7 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     _add_backfill(subparsers)
     _add_check(subparsers)
     _add_consume(subparsers)
+    add_materialize_command(subparsers)
     add_forget_command(subparsers)
 
 

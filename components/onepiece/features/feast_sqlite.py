@@ -72,15 +72,15 @@ class FeastSqlite:
 
     def write_histories(self, updates: Sequence[HistoryUpdate]) -> None:
         """Writes users' histories in one batch; an older version never wins."""
-        self._write(history_rows(updates))
+        self.write_rows(history_rows(updates))
 
     def write_queries(self, updates: Sequence[QueryUpdate]) -> None:
         """Writes queries' anchors in one batch; an older `available_at_ms` never wins."""
-        self._write(query_rows(updates))
+        self.write_rows(query_rows(updates))
 
     def write_profiles(self, profiles: Mapping[str, UserProfile], *, available_at_ms: int) -> None:
         """Writes user profiles in one batch; an older `available_at_ms` never wins."""
-        self._write(profile_rows(profiles, available_at_ms=available_at_ms))
+        self.write_rows(profile_rows(profiles, available_at_ms=available_at_ms))
 
     def delete_user(self, user_id: str, category_ids: Collection[str]) -> None:
         """Deletes a user's history, profile and memories; there may be none."""
@@ -119,7 +119,7 @@ class FeastSqlite:
     def close(self) -> None:
         """Does nothing: the connection is Feast's."""
 
-    def _write(self, rows_by_view: Mapping[str, Sequence[ViewRow]]) -> None:
+    def write_rows(self, rows_by_view: Mapping[str, Sequence[ViewRow]]) -> None:
         """Writes each view's rows in one transaction."""
         for view, rows in rows_by_view.items():
             if not rows:

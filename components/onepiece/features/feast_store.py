@@ -35,7 +35,7 @@ from onepiece.features.redis_settings import RedisSettings
 from onepiece.features.redis_store import RedisStore
 from onepiece.features.schema import FEATURE_SERVICE
 from onepiece.features.store import OnlineStore, SignalKey, Signals, UserProfile
-from onepiece.features.view_rows import EVENT_TIMESTAMP, columns_of, signals_of
+from onepiece.features.view_rows import EVENT_TIMESTAMP, ViewRow, columns_of, signals_of
 
 log = logging.getLogger(__name__)
 
@@ -121,6 +121,10 @@ class FeastStore:
     def write_profiles(self, profiles: Mapping[str, UserProfile], *, available_at_ms: int) -> None:
         """Writes user profiles in one batch; an older `available_at_ms` never wins."""
         self._online.write_profiles(profiles, available_at_ms=available_at_ms)
+
+    def write_rows(self, rows_by_view: Mapping[str, Sequence[ViewRow]]) -> None:
+        """Writes rows of views; an older version never wins."""
+        self._online.write_rows(rows_by_view)
 
     def delete_user(self, user_id: str, category_ids: Collection[str]) -> None:
         """Deletes a user's online history, profile and memories; there may be none."""

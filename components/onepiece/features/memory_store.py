@@ -5,9 +5,9 @@ It is the reference that the other stores are compared with, and enough for smal
 
 from bisect import bisect_left
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from onepiece.events.anchors import QueryUpdate
+from onepiece.events.anchors import Anchors, QueryUpdate
 from onepiece.events.history import HistoryUpdate
 from onepiece.events.interactions import Interactions
 from onepiece.features.schema import (
@@ -28,6 +28,7 @@ from onepiece.features.store import (
     Signals,
     UserProfile,
 )
+from onepiece.features.view_rows import ViewRow
 
 _Key = TypeVar("_Key", bound=Hashable)
 _Value = TypeVar("_Value")
@@ -59,6 +60,22 @@ class MemoryStore:
         """Writes user profiles in one batch; an older `available_at_ms` never wins."""
         for user_id, profile in profiles.items():
             self._profiles.write(user_id, profile, version_at(available_at_ms))
+
+    def write_rows(self, rows_by_view: Mapping[str, Sequence[ViewRow]]) -> None:
+        """Writes rows of views; an older version never wins."""
+        for view, rows in rows_by_view.items():
+            for key, version, values in rows:
+                row: Any = values
+                if view == RECENT_VIEW:
+                    self._recents.write(key[0], Interactions(*row), version)
+                elif view == MEMORY_VIEW:
+                    self._memories.write((key[0], key[1]), Interactions(*row), version)
+                elif view == PROFILE_VIEW:
+                    self._profiles.write(key[0], UserProfile(*row), version)
+                else:
+                    anchors, num_requests = Anchors(*row[:3]), row[3]
+                    update = QueryUpdate(key[0], available_at_ms_of(version), anchors, num_requests)
+                    self._queries.write(key[0], update, version)
 
     def delete_user(self, user_id: str, category_ids: Collection[str]) -> None:
         """Deletes every version of the user's rows, the memories in the categories given."""

@@ -112,15 +112,15 @@ class RedisStore:
 
     def write_histories(self, updates: Sequence[HistoryUpdate]) -> None:
         """Writes users' histories in one batch; an older version never wins."""
-        self._write(history_rows(updates))
+        self.write_rows(history_rows(updates))
 
     def write_queries(self, updates: Sequence[QueryUpdate]) -> None:
         """Writes queries' anchors in one batch; an older `available_at_ms` never wins."""
-        self._write(query_rows(updates))
+        self.write_rows(query_rows(updates))
 
     def write_profiles(self, profiles: Mapping[str, UserProfile], *, available_at_ms: int) -> None:
         """Writes user profiles in one batch; an older `available_at_ms` never wins."""
-        self._write(profile_rows(profiles, available_at_ms=available_at_ms))
+        self.write_rows(profile_rows(profiles, available_at_ms=available_at_ms))
 
     def delete_user(self, user_id: str, category_ids: Collection[str]) -> None:
         """Deletes a user's history, profile and memories; there may be none."""
@@ -171,7 +171,7 @@ class RedisStore:
             columns |= dict(zip(names, zip(*decoded, strict=True), strict=True))
         return signals_of(columns, keys)
 
-    def _write(self, rows_by_view: Mapping[str, Sequence[ViewRow]]) -> None:
+    def write_rows(self, rows_by_view: Mapping[str, Sequence[ViewRow]]) -> None:
         """Writes the views one after the other, a thousand rows a round trip."""
         for view, rows in rows_by_view.items():
             num_stale = 0

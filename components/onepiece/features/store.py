@@ -7,11 +7,14 @@ offline `FeastStore` and `MemoryStore`. `open_online_store` (open_store.py) pick
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from onepiece.events.anchors import Anchors, QueryUpdate
 from onepiece.events.history import HistoryUpdate
 from onepiece.events.interactions import Interactions
+
+if TYPE_CHECKING:
+    from onepiece.features.view_rows import ViewRow
 
 EMPTY = Interactions()
 NO_ANCHORS = Anchors()
@@ -74,6 +77,10 @@ class OnlineStore(Protocol):
 
     def write_profiles(self, profiles: Mapping[str, UserProfile], *, available_at_ms: int) -> None:
         """Writes user profiles in one batch; an older `available_at_ms` never wins."""
+        ...
+
+    def write_rows(self, rows_by_view: "Mapping[str, Sequence[ViewRow]]") -> None:
+        """Writes rows of views of `SERVICE_VIEWS`, such as those of an offline file."""
         ...
 
     def delete_user(self, user_id: str, category_ids: Collection[str]) -> None:

@@ -152,6 +152,22 @@ def offline_table(view: str, rows: Sequence[ViewRow]) -> pa.Table:
     return pa.Table.from_arrays([*columns, versions], schema=schema)
 
 
+def rows_of(view: str, table: pa.Table) -> list[ViewRow]:
+    """Turns a table back into the rows it was made of; a null list is an empty one."""
+    keys = zip(*(table[key].to_pylist() for key in join_keys_of(view)), strict=True)
+    versions = table[version_of(view)].to_pylist()
+    columns: list[list[Any]] = []
+    for spec in features_of(view)[:-1]:
+        if pa.types.is_list(_ARROW_TYPES[spec.dtype]):
+            columns.append([value or () for value in _lists(table[spec.name])])
+        else:
+            columns.append(table[spec.name].to_pylist())
+    return [
+        ViewRow(key, version, values)
+        for key, version, values in zip(keys, versions, zip(*columns, strict=True), strict=True)
+    ]
+
+
 def _column(values: Sequence[Any], dtype: pa.DataType) -> pa.Array:
     """Makes a column; one of lists from flat values, which is ten times faster."""
     if not pa.types.is_list(dtype):
