@@ -253,8 +253,10 @@ def _cause(settings: KafkaSettings, what: str, error: Exception) -> str:
             "want one"
         )
     elif isinstance(error, SaslAuthenticationFailedError) or (
-        # kafka-python 3.0.12 drops the brokers' last answer if they hang up right after it.
-        settings.security_protocol != "PLAINTEXT" and "socket disconnected" in str(error)
+        # kafka-python 3.0.12 drops the brokers' last answer if they hang up right after it, or
+        # tells of nothing but the time that its tries took.
+        settings.security_protocol != "PLAINTEXT"
+        and ("socket disconnected" in str(error) or isinstance(error, KafkaTimeoutError))
     ):
         advice = (
             "if the brokers run, they do not know this client: check "
