@@ -151,12 +151,7 @@ class HistoryConsumer:
     def _write(self) -> None:
         """Writes the users that changed, then commits; on an error they stay to be written."""
         self._is_written = False
-        while updates := self._state.take_updates():
-            try:
-                self._writer.write_histories(updates)
-            except BaseException:
-                self._state.put_back(updates)
-                raise
+        self._state.write_to(self._writer)
         self._log.commit(self._group, self._next_offsets)
         self._is_written = True
         self._state.note_saved()

@@ -23,8 +23,6 @@ DIGEST_BYTES = 8
 """Bytes kept of an event id: two ids of one user are taken for one in one of 10^17 cases."""
 MAX_REFUNDED = 64
 """Newest refunded lines remembered per user; chosen here: as many as recent events."""
-MAX_NUM_EVENTS = (1 << 20) - 1
-"""Where `num_events` stops: a version has 20 bits for it."""
 
 
 class HistoryRecipe(BaseModel):
@@ -156,16 +154,17 @@ def fold(
     Two things do depend on the order. A duplicate is found among the newest
     `max_seen_event_ids`. An erasure also voids what was received after it but folded before.
     """
-    refused = refusal(history, event, recipe=recipe)
+    digest = _digest_of(event.event_id)
+    refused = _refusal(history, event, digest=digest, recipe=recipe)
     if refused is not None:
         return refused
     if isinstance(event, Erasure):
         _erase(history, event)
         return Folded.IN_ORDER
-    _remember(history.seen_event_ids, event.event_id, recipe.max_seen_event_ids)
+    _remember(history.seen_event_ids, digest, recipe.max_seen_event_ids)
     is_late = bool(history.recent) and event.at_ms < history.recent[-1][0]
     history.available_at_ms = max(history.available_at_ms, event.received_at_ms)
-    history.num_events = min(history.num_events + 1, MAX_NUM_EVENTS)
+    history.num_events += 1
     if isinstance(event, Refund):
         _refund(history, event, category_of)
         return Folded.IN_ORDER
@@ -185,6 +184,12 @@ def fold(
 
 def refusal(history: UserHistory, event: Event, *, recipe: HistoryRecipe) -> Folded | None:
     """Says why `fold` would leave a history as it is; None if it would change it."""
+    return _refusal(history, event, digest=_digest_of(event.event_id), recipe=recipe)
+
+
+def _refusal(
+    history: UserHistory, event: Event, *, digest: bytes, recipe: HistoryRecipe
+) -> Folded | None:
     if event.kind == "exposure" or event.kind == "impression":
         return Folded.NOT_HISTORY
     if event.received_at_ms <= history.erased_at_ms:
@@ -193,7 +198,7 @@ def refusal(history: UserHistory, event: Event, *, recipe: HistoryRecipe) -> Fol
         return None
     if event.received_at_ms - event.at_ms > recipe.allowed_lateness_days * DAY_MS:
         return Folded.TOO_LATE
-    return Folded.DUPLICATE if _was_seen(history.seen_event_ids, event.event_id) else None
+    return Folded.DUPLICATE if _was_seen(history.seen_event_ids, digest) else None
 
 
 def entries_of(event: Event) -> list[Entry]:
@@ -212,15 +217,12 @@ def entries_of(event: Event) -> list[Entry]:
 
 def _erase(history: UserHistory, event: Erasure) -> None:
     """Forgets everything, and keeps of it that the categories' rows must be emptied."""
-    categories = set(history.memories) | history.changed_categories
-    num_events = history.num_events
-    available_at_ms = max(history.available_at_ms, event.received_at_ms)
-    history.__init__()  # type: ignore[misc]
-    history.memories = {category: [] for category in categories}
-    history.changed_categories = categories
+    history.changed_categories |= set(history.memories)
+    history.memories = {category: [] for category in history.changed_categories}
+    history.recent, history.refunded, history.seen_event_ids = [], [], bytearray()
     history.erased_at_ms = event.received_at_ms
-    history.available_at_ms = available_at_ms
-    history.num_events = min(num_events + 1, MAX_NUM_EVENTS)
+    history.available_at_ms = max(history.available_at_ms, event.received_at_ms)
+    history.num_events += 1
 
 
 def _refund(history: UserHistory, event: Refund, category_of: Mapping[str, str]) -> None:
@@ -258,19 +260,18 @@ def _place(entries: list[Entry], entry: Entry, limit: int, max_age_ms: int) -> b
     return True
 
 
-def _was_seen(seen_event_ids: bytearray, event_id: str) -> bool:
-    digest = _digest_of(event_id)
+def _was_seen(seen_event_ids: bytearray, digest: bytes) -> bool:
     place = seen_event_ids.find(digest)
     while place % DIGEST_BYTES and place > 0:
         place = seen_event_ids.find(digest, place + 1)
     return place >= 0
 
 
-def _remember(seen_event_ids: bytearray, event_id: str, limit: int) -> None:
+def _remember(seen_event_ids: bytearray, digest: bytes, limit: int) -> None:
     """Notes an event id, forgetting the one noted first beyond `limit`."""
     if len(seen_event_ids) >= limit * DIGEST_BYTES:
         del seen_event_ids[:DIGEST_BYTES]
-    seen_event_ids += _digest_of(event_id)
+    seen_event_ids += digest
 
 
 def _digest_of(event_id: str) -> bytes:

@@ -100,6 +100,15 @@ class HistoryState:
         self._unsaved.update((user, None) for user in users if user not in self._asleep)
         return updates
 
+    def write_to(self, writer: HistoryWriter) -> None:
+        """Writes all that must be written, a part at a time; what failed stays to be written."""
+        while updates := self.take_updates():
+            try:
+                writer.write_histories(updates)
+            except BaseException:
+                self.put_back(updates)
+                raise
+
     def put_back(self, updates: Iterable[HistoryUpdate]) -> None:
         """Notes that updates were not written after all."""
         for update in updates:
