@@ -10,13 +10,13 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from onepiece.bench_online import Figures
-from onepiece.bench_stream import NUM_EVENTS, NUM_USERS, fill, read_bare, running, send
+from onepiece.bench_stream import NUM_EVENTS, NUM_USERS, fill, read_bare, running
 from onepiece.events.anchor_stream import AnchorStream
 from onepiece.events.anchors import AnchorLedger, AnchorRecipe
-from onepiece.events.kafka_clients import new_producer
+from onepiece.events.kafka_clients import new_producer, send_event
 from onepiece.events.kafka_log import KafkaEventLog
 from onepiece.events.kafka_settings import KafkaSettings
-from onepiece.events.schema import DAY_MS, Click, Event, Exposure, Impression
+from onepiece.events.schema import DAY_MS, Click, Event, Exposure, Impression, dump_event
 from onepiece.features.redis_store import RedisStore
 from onepiece.features.store import SignalKey
 from onepiece.simulation.fault_events import START_MS, shop_events
@@ -182,7 +182,7 @@ def _send_paced(settings: KafkaSettings, sent_s: dict[int, float]) -> None:
             query_id=f"followed-{number}" if is_followed else f"query-{number % NUM_QUERIES}",
             item_id=f"item-{number % NUM_ITEMS}",
         )
-        send(producer, settings, click)
+        send_event(producer, settings, click, dump_event(click))
         if is_followed and number >= NUM_PACED // 5:
             sent_s[number] = time.perf_counter()
     producer.close()

@@ -7,19 +7,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 
 from onepiece.bench_online import Figures
 from onepiece.events.history_fold import HistoryRecipe
 from onepiece.events.kafka_checkpoints import Checkpoints
-from onepiece.events.kafka_clients import kafka_partition_of, new_group_reader, new_producer
+from onepiece.events.kafka_clients import new_group_reader, new_producer, send_event, topic_of_kind
 from onepiece.events.kafka_history import KafkaHistoryConsumer
 from onepiece.events.kafka_settings import KafkaSettings
 from onepiece.events.kafka_topics import create_topics
 from onepiece.events.schema import Click, Event, dump_event
-from onepiece.events.topics import HISTORY_KINDS, TOPIC_OF_KIND
+from onepiece.events.topics import HISTORY_KINDS
 from onepiece.features.consume import collect_rarely
 from onepiece.features.redis_settings import RedisSettings
 from onepiece.features.redis_store import RedisStore
@@ -115,26 +114,16 @@ def running() -> Iterator[tuple[KafkaSettings, RedisStore]]:
 def fill(settings: KafkaSettings, events: Iterator[Event]) -> None:
     """Sends events and waits until the broker has them."""
     producer = new_producer(settings, transactional_id=None)
-    futures = [send(producer, settings, event) for event in events]
+    futures = [send_event(producer, settings, event, dump_event(event)) for event in events]
     for future in futures:
         future.get(settings.timeout_s)
     producer.close()
 
 
-def send(producer: Any, settings: KafkaSettings, event: Event) -> Any:
-    """Sends one event to its topic, and returns the future of its place."""
-    return producer.send(
-        settings.topic(TOPIC_OF_KIND[event.kind].name),
-        key=event.user_id.encode(),
-        value=dump_event(event),
-        partition=kafka_partition_of(event.user_id, settings.num_partitions),
-    )
-
-
 def read_bare(settings: KafkaSettings, group: str) -> float:
     """Counts all messages of the histories' topics by kafka-python alone; seconds."""
     reader = new_group_reader(
-        settings, group, [settings.topic(TOPIC_OF_KIND[kind].name) for kind in HISTORY_KINDS]
+        settings, group, [topic_of_kind(settings, kind) for kind in HISTORY_KINDS]
     )
     num_read = 0
     started_s = 0.0
@@ -201,7 +190,7 @@ def _send_paced(settings: KafkaSettings, sent_s: dict[str, float]) -> None:
             received_at_ms=now_ms,
             item_id=f"item-{number % 2_000:05d}",
         )
-        send(producer, settings, click)
+        send_event(producer, settings, click, dump_event(click))
         sent_s[user_id] = time.perf_counter()
     producer.close()
 

@@ -22,7 +22,8 @@ from kafka.partitioner.default import murmur2
 
 from onepiece.errors import EventLogUnavailable, InvalidInput, OutputExists, PayloadTooLarge
 from onepiece.events.kafka_settings import PREFIX, KafkaSettings
-from onepiece.events.topics import MAX_EVENT_BYTES
+from onepiece.events.schema import Event
+from onepiece.events.topics import MAX_EVENT_BYTES, TOPIC_OF_KIND
 
 log = logging.getLogger(__name__)
 
@@ -131,6 +132,31 @@ def new_producer(settings: KafkaSettings, *, transactional_id: str | None) -> An
             drop_producer(producer)
             raise
     return producer
+
+
+def topic_of_kind(settings: KafkaSettings, kind: str) -> str:
+    """Names the topic of a kind of event on this cluster."""
+    return settings.topic(TOPIC_OF_KIND[kind].name)
+
+
+def send_event(producer: Any, settings: KafkaSettings, event: Event, value: bytes) -> Any:
+    """Hands an event to a producer: where it belongs, by its kind and its user.
+
+    Args:
+        producer: Of `new_producer`.
+        settings: Of this cluster.
+        event: What is sent.
+        value: As which bytes: of `dump_event`, or as they came.
+
+    Returns:
+        The future of its place.
+    """
+    return producer.send(
+        topic_of_kind(settings, event.kind),
+        key=event.user_id.encode(),
+        value=value,
+        partition=kafka_partition_of(event.user_id, settings.num_partitions),
+    )
 
 
 def drop_producer(producer: Any) -> None:

@@ -24,9 +24,10 @@ from onepiece.events.collector import Sending, Settle
 from onepiece.events.kafka_clients import (
     drop_producer,
     explained,
-    kafka_partition_of,
     new_admin,
     new_producer,
+    send_event,
+    topic_of_kind,
 )
 from onepiece.events.kafka_settings import KafkaSettings
 from onepiece.events.kafka_topics import check_event_size, check_topics
@@ -43,7 +44,6 @@ class KafkaSink:
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
-        self._topic_of = {kind: settings.topic(topic.name) for kind, topic in TOPIC_OF_KIND.items()}
         # One thread: a user's events reach the producer in the order in which they came.
         self._thread = ThreadPoolExecutor(1, "collector-send")
         self._producer: Any = None
@@ -67,8 +67,8 @@ class KafkaSink:
         with explained(settings, "connect to append"):
             sink._producer = new_producer(settings, transactional_id=None)
             # Else the first event of each topic waits for this.
-            for topic in sink._topic_of.values():
-                sink._producer.partitions_for(topic)
+            for kind in TOPIC_OF_KIND:
+                sink._producer.partitions_for(topic_of_kind(settings, kind))
         return sink
 
     def send(self, batch: Sequence[Sending], settle: Settle) -> None:
@@ -110,14 +110,7 @@ class KafkaSink:
             for sending in batch:
                 if time.monotonic() - handed_s > self._settings.timeout_s:
                     raise KafkaTimeoutError(f"not sent in {self._settings.timeout_s:g} s")
-                future = producer.send(
-                    self._topic_of[sending.event.kind],
-                    key=sending.event.user_id.encode(),
-                    value=sending.payload,
-                    partition=kafka_partition_of(
-                        sending.event.user_id, self._settings.num_partitions
-                    ),
-                )
+                future = send_event(producer, self._settings, sending.event, sending.payload)
                 num_sent += 1
                 future.add_callback(_acknowledge, settle, sending)
                 future.add_errback(self._fail, settle, sending, producer)

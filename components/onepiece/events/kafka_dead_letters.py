@@ -12,14 +12,14 @@ from kafka.structs import OffsetAndMetadata
 from onepiece.errors import InvalidEvent
 from onepiece.events.kafka_clients import (
     explained,
-    kafka_partition_of,
     new_admin,
     new_producer,
     new_reader,
+    send_event,
 )
 from onepiece.events.kafka_settings import KafkaSettings
 from onepiece.events.schema import parse_event
-from onepiece.events.topics import DEAD_LETTERS, REPLAY_GROUP, TOPIC_OF_KIND
+from onepiece.events.topics import DEAD_LETTERS, REPLAY_GROUP
 
 _POLL_MS = 100
 
@@ -100,14 +100,7 @@ def _replay(
         except InvalidEvent:
             num_kept += 1
             continue
-        futures.append(
-            producer.send(
-                settings.topic(TOPIC_OF_KIND[event.kind].name),
-                key=event.user_id.encode(),
-                value=message.value,
-                partition=kafka_partition_of(event.user_id, settings.num_partitions),
-            )
-        )
+        futures.append(send_event(producer, settings, event, message.value))
     for future in futures:
         future.get(settings.timeout_s)
     offsets = {partition: OffsetAndMetadata(end, "", -1) for partition, (_, end) in ends.items()}

@@ -28,7 +28,12 @@ from onepiece.events.history import count_folded
 from onepiece.events.history_fold import Folded, HistoryRecipe
 from onepiece.events.history_state import HistoryState, HistoryWriter
 from onepiece.events.kafka_checkpoints import Aside, Checkpoints
-from onepiece.events.kafka_clients import explained, kafka_partition_of, new_group_reader
+from onepiece.events.kafka_clients import (
+    explained,
+    kafka_partition_of,
+    new_group_reader,
+    topic_of_kind,
+)
 from onepiece.events.kafka_members import AssignmentNotes, CoPartitionedAssignor
 from onepiece.events.kafka_settings import KafkaSettings
 from onepiece.events.schema import Event, parse_event
@@ -36,7 +41,6 @@ from onepiece.events.topics import (
     DEAD_LETTERS,
     HISTORY_KINDS,
     LATE,
-    TOPIC_OF_KIND,
 )
 from onepiece.telemetry import (
     EVENTS_UNREADABLE,
@@ -49,8 +53,6 @@ log = logging.getLogger(__name__)
 
 _POLL_MS = 50
 """Longest wait of one poll for news."""
-_HISTORY_TOPICS = tuple(TOPIC_OF_KIND[kind].name for kind in HISTORY_KINDS)
-_KIND_OF_TOPIC = {TOPIC_OF_KIND[kind].name: kind for kind in HISTORY_KINDS}
 
 
 class KafkaHistoryConsumer:
@@ -106,13 +108,12 @@ class KafkaHistoryConsumer:
         self._must_ask_store = True
         self._listener = AssignmentNotes()
         self._checkpoints = checkpoints
-        self._topics = [settings.topic(name) for name in _HISTORY_TOPICS]
-        self._kind_of = {settings.topic(name): kind for name, kind in _KIND_OF_TOPIC.items()}
+        self._kind_of = {topic_of_kind(settings, kind): kind for kind in HISTORY_KINDS}
         with explained(settings, "join the group of the history consumer"):
             self._consumer = new_group_reader(
                 settings,
                 checkpoints.group,
-                self._topics,
+                list(self._kind_of),
                 listener=self._listener,
                 strategies=[CoPartitionedAssignor],
             )
@@ -239,13 +240,11 @@ class KafkaHistoryConsumer:
     def _write(self) -> None:
         """Writes the users that changed; on an error they stay to be written."""
         for state in self._states.values():
-            while updates := state.take_updates():
-                try:
-                    self._writer.write_histories(updates)
-                except BaseException:
-                    state.put_back(updates)
-                    self._must_ask_store = True
-                    raise
+            try:
+                state.write_to(self._writer)
+            except BaseException:
+                self._must_ask_store = True
+                raise
 
     def _follow_store(self) -> None:
         """Writes everything again when the store has begun a new life."""
@@ -289,7 +288,7 @@ class KafkaHistoryConsumer:
         read afterwards holds at least what they say.
         """
         started_s = self._monotonic_s()
-        partitions = [TopicPartition(topic, number) for topic in self._topics]
+        partitions = [TopicPartition(topic, number) for topic in self._kind_of]
         offsets = {partition: self._consumer.committed(partition) for partition in partitions}
         state = HistoryState(self._category_of, self._recipe)
         num_messages = self._checkpoints.read(number, state)

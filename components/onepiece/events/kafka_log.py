@@ -38,17 +38,17 @@ from onepiece.events.acls import LOG_WRITER
 from onepiece.events.kafka_clients import (
     drop_producer,
     explained,
-    kafka_partition_of,
     new_admin,
     new_producer,
     new_reader,
     run_within,
+    send_event,
+    topic_of_kind,
 )
 from onepiece.events.kafka_settings import KafkaSettings
 from onepiece.events.kafka_topics import check_topics, create_topics
 from onepiece.events.log import Position, Record, check_read, count_appended
 from onepiece.events.schema import EVENT_KINDS, Event, dump_event, parse_event
-from onepiece.events.topics import TOPIC_OF_KIND
 from onepiece.telemetry import EVENTS_UNREADABLE
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ class KafkaEventLog:
             f"{LOG_WRITER}{uuid.uuid4()}"
         )
         self._partitions = [
-            TopicPartition(settings.topic(TOPIC_OF_KIND[kind].name), partition)
+            TopicPartition(topic_of_kind(settings, kind), partition)
             for kind in EVENT_KINDS
             for partition in range(settings.num_partitions)
         ]
@@ -117,7 +117,7 @@ class KafkaEventLog:
 
     def topic_of(self, kind: str) -> str:
         """Names the topic of a kind of event."""
-        return self._settings.topic(TOPIC_OF_KIND[kind].name)
+        return topic_of_kind(self._settings, kind)
 
     def user_partitions(self) -> list[tuple[int, ...]]:
         """Partitions that hold the same users: of each topic the one of the same number."""
@@ -211,13 +211,7 @@ class KafkaEventLog:
         """Sends all events and commits, or raises with nothing committed."""
         producer.begin_transaction()
         futures = [
-            producer.send(
-                self.topic_of(event.kind),
-                key=event.user_id.encode(),
-                value=dump_event(event),
-                partition=kafka_partition_of(event.user_id, self._settings.num_partitions),
-            )
-            for event in events
+            send_event(producer, self._settings, event, dump_event(event)) for event in events
         ]
         # Not `flush`: it fails with "Future not done" when a batch was too large and was split.
         written = [future.get(self._settings.timeout_s) for future in futures]

@@ -18,10 +18,9 @@ import httpx
 from onepiece.errors import Unavailable
 from onepiece.events.collector_rules import Accepted, judge
 from onepiece.events.collector_settings import CollectorSettings
-from onepiece.events.kafka_clients import drop_producer, kafka_partition_of, new_producer
+from onepiece.events.kafka_clients import drop_producer, new_producer, send_event
 from onepiece.events.kafka_settings import KafkaSettings
 from onepiece.events.kafka_topics import create_topics
-from onepiece.events.topics import TOPIC_OF_KIND
 from onepiece.simulation.services import KafkaService, fetch_kafka, free_ports
 
 BATCH_EVENTS = 100
@@ -136,17 +135,8 @@ def _produce(producer: Any, settings: KafkaSettings, raws: list[dict[str, object
     limits, now_ms = CollectorSettings(), _now_ms()
     judged = [judge(raw, limits, now_ms=now_ms) for raw in raws]
     events = [one for one in judged if isinstance(one, Accepted)]
-    topic = settings.topic(TOPIC_OF_KIND["click"].name)
     start_s = time.perf_counter()
-    futures = [
-        producer.send(
-            topic,
-            key=one.event.user_id.encode(),
-            value=one.payload,
-            partition=kafka_partition_of(one.event.user_id, settings.num_partitions),
-        )
-        for one in events
-    ]
+    futures = [send_event(producer, settings, one.event, one.payload) for one in events]
     for future in futures:
         future.get(_TIMEOUT_S)
     return time.perf_counter() - start_s
