@@ -33,15 +33,22 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(entry, default=str)
 
 
+def _is_no_retry_of_kafka(record: logging.LogRecord) -> bool:
+    """Leaves out what kafka-python warns of at each try that a restart of a broker takes.
+
+    Only what is shown: `kafka_clients.py` listens to these warnings, to tell the cause.
+    """
+    return record.levelno >= logging.ERROR or not record.name.startswith("kafka.")
+
+
 def configure_logging(*, level: str, is_json: bool) -> None:
     """Sends logs to stderr; called once, by `cli.py` or `create_app()`."""
     handler = logging.StreamHandler(sys.stderr)
     text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     handler.setFormatter(JsonFormatter() if is_json else text)
+    if level in ("WARNING", "ERROR"):
+        handler.addFilter(_is_no_retry_of_kafka)
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    if level == "WARNING":
-        # It warns of each retry that a rebalance or a restart of a broker takes.
-        logging.getLogger("kafka").setLevel(logging.ERROR)
 
 
 EVENTS_APPENDED = Counter("onepiece_events_appended_total", "Events made durable.", ["kind"])

@@ -227,6 +227,8 @@ def new_admin(settings: KafkaSettings) -> Any:
 def explained(settings: KafkaSettings, what: str) -> Iterator[None]:
     """Turns Kafka's errors into ours, with what to do."""
     heard = _Heard()
+    if not _CONNECTIONS.isEnabledFor(heard.level):
+        _CONNECTIONS.setLevel(heard.level)
     _CONNECTIONS.addHandler(heard)
     try:
         yield
@@ -279,10 +281,8 @@ def _cause(settings: KafkaSettings, what: str, error: Exception) -> str:
             "want one"
         )
     elif isinstance(error, SaslAuthenticationFailedError) or (
-        # kafka-python 3.0.12 drops the brokers' last answer if they hang up right after it, or
-        # tells of nothing but the time that its tries took.
-        settings.security_protocol != "PLAINTEXT"
-        and ("socket disconnected" in str(error) or isinstance(error, KafkaTimeoutError))
+        # kafka-python 3.0.12 drops the brokers' last answer if they hang up right after it.
+        settings.security_protocol != "PLAINTEXT" and "socket disconnected" in str(error)
     ):
         advice = (
             "if the brokers run, they do not know this client: check "
