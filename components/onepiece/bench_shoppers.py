@@ -1,20 +1,17 @@
 """What the benchmarks of the online store run on: a Redis of their own, and shoppers."""
 
-import shutil
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
-from onepiece.errors import NotFound
 from onepiece.events.history import HistoryRecipe, HistoryUpdate
 from onepiece.events.interactions import Interactions
 from onepiece.features.redis_settings import RedisSettings
+from onepiece.simulation.services import VOLATILE, RedisService, free_ports
 
 NOW_MS = 1_700_000_000_000
 YEAR_MS = 365 * 86_400_000
@@ -84,25 +81,11 @@ def _zipf(draws: np.random.Generator, size: int, count: int) -> Any:
 @contextmanager
 def running_redis() -> Iterator[RedisSettings]:
     """Starts a Redis without persistence on a free port; it ends with the block."""
-    program = shutil.which("redis-server")
-    if program is None:
-        raise NotFound("redis-server is not installed; apt-get install redis-server")
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+    (port,) = free_ports(1)
     with TemporaryDirectory() as folder:
-        where = ["--port", str(port), "--bind", "127.0.0.1", "--dir", folder]
-        process = subprocess.Popen(  # noqa: S603
-            [program, *where, "--save", "", "--appendonly", "no"], stdout=subprocess.DEVNULL
-        )
+        service = RedisService(Path(folder), port, VOLATILE)
+        service.start()
         try:
-            for _ in range(1_000):
-                try:
-                    socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                    break
-                except OSError:
-                    time.sleep(0.01)
-            yield RedisSettings(address=f"127.0.0.1:{port}")
+            yield RedisSettings(address=service.address)
         finally:
-            process.terminate()
-            process.wait(timeout=10)
+            service.kill()

@@ -20,11 +20,10 @@ from onepiece.events.kafka_topics import create_topics
 from onepiece.events.schema import Click, Event, dump_event
 from onepiece.events.topics import HISTORY_KINDS
 from onepiece.features.consume import collect_rarely
-from onepiece.features.redis_settings import RedisSettings
 from onepiece.features.redis_store import RedisStore
 from onepiece.features.store import SignalKey
 from onepiece.simulation.fault_events import shop_catalogue, shop_events
-from onepiece.simulation.services import KafkaService, RedisService, fetch_kafka, free_ports
+from onepiece.simulation.services import VOLATILE, start_services
 
 LIBS = Path("build/kafka-libs")
 NUM_EVENTS = 200_000
@@ -93,22 +92,16 @@ def time_freshness() -> Figures:
 @contextmanager
 def running() -> Iterator[tuple[KafkaSettings, RedisStore]]:
     """Starts Kafka and Redis, makes the topics, and ends both."""
-    kafka_port, controller_port, redis_port = free_ports(3)
     with TemporaryDirectory() as name:
-        kafka = KafkaService(fetch_kafka(LIBS), Path(name) / "kafka", kafka_port)
-        redis = RedisService(Path(name) / "redis", redis_port, ("--save", "", "--appendonly", "no"))
-        kafka.prepare(controller_port=controller_port)
+        services = start_services(Path(name), libs=LIBS, redis_arguments=VOLATILE)
         try:
-            kafka.start()
-            redis.start()
-            settings = KafkaSettings(bootstrap_servers=kafka.bootstrap_servers)
+            settings = KafkaSettings(bootstrap_servers=services.kafka.bootstrap_servers)
             create_topics(settings)
-            store = RedisStore(RedisSettings(address=redis.address), project="bench")
+            store = RedisStore(services.redis_settings, project="bench")
             yield settings, store
             store.close()
         finally:
-            kafka.kill()
-            redis.kill()
+            services.kill()
 
 
 def fill(settings: KafkaSettings, events: Iterator[Event]) -> None:

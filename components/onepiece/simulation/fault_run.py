@@ -35,12 +35,11 @@ from onepiece.events.log import read_events
 from onepiece.events.schema import Click, Event
 from onepiece.features.feast_settings import FeatureStoreSettings, save_settings
 from onepiece.features.open_store import open_online_store
-from onepiece.features.redis_settings import RedisSettings
 from onepiece.features.store import SignalKey
 from onepiece.simulation.fault_consumer import POINTS
 from onepiece.simulation.fault_events import shop_catalogue, shop_events
 from onepiece.simulation.run_folder import RunFolder
-from onepiece.simulation.services import KafkaService, RedisService, fetch_kafka, free_ports
+from onepiece.simulation.services import free_ports, start_services
 
 BATCH_EVENTS = 500
 """Events of one request to the collector."""
@@ -149,7 +148,7 @@ class FaultRun:
     def __init__(
         self, recipe: FaultRecipe, *, run: RunFolder, libs: Path, on_log: Callable[[str], None]
     ) -> None:
-        """Takes what a run needs; starts nothing.
+        """Starts Kafka and Redis; `run` ends them.
 
         Args:
             recipe: What flows and what is killed.
@@ -160,12 +159,12 @@ class FaultRun:
         self._recipe = recipe
         self._run = run
         self._on_log = on_log
-        kafka_port, controller_port, redis_port, self._http_port, self._grpc_port = free_ports(5)
-        self._kafka = KafkaService(fetch_kafka(libs), run.path / "kafka", kafka_port)
-        self._kafka.prepare(controller_port=controller_port)
-        self._redis = RedisService(run.path / "redis", redis_port)
+        self._http_port, self._grpc_port = free_ports(2)
+        self._services = start_services(run.path, libs=libs)
+        run.adopt(self._services.kafka.process)
+        run.adopt(self._services.redis.process)
         self._settings = KafkaSettings(
-            bootstrap_servers=self._kafka.bootstrap_servers,
+            bootstrap_servers=self._services.kafka.bootstrap_servers,
             num_partitions=recipe.num_partitions,
             session_timeout_s=6.0,
             transaction_timeout_s=5.0,
@@ -185,12 +184,11 @@ class FaultRun:
         try:
             return self._run_all()
         finally:
-            self._kafka.kill()
-            self._redis.kill()
+            self._services.kill()
 
     def _run_all(self) -> FaultResult:
         recipe = self._recipe
-        self._start_services()
+        self._start_clients()
         sender = _Sender(self._url, recipe.max_rate_per_s)
         sending = threading.Thread(target=sender.send, args=(self._events(),), daemon=True)
         sending.start()
@@ -231,16 +229,13 @@ class FaultRun:
             start_ms=self._start_ms,
         )
 
-    def _start_services(self) -> None:
-        for service in (self._kafka, self._redis):
-            service.start()
-            self._run.adopt(service.process)
+    def _start_clients(self) -> None:
         create_topics(self._settings)
         write_catalogue(self._catalogue, self._run.path / "catalogue.parquet")
         store = FeatureStoreSettings(
             folder=self._run.path / "store",
             online="redis",
-            redis=RedisSettings(address=self._redis.address),
+            redis=self._services.redis_settings,
         )
         store.folder.mkdir()
         save_settings(store)
@@ -301,7 +296,7 @@ class FaultRun:
             self._collector.wait()
             self._start_collector()
         else:
-            service = self._kafka if victim == "broker" else self._redis
+            service = self._services.kafka if victim == "broker" else self._services.redis
             service.kill()
             time.sleep(self._random.uniform(0.2, 2.0))
             service.start()

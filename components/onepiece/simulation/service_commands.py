@@ -61,7 +61,13 @@ def _run(args: argparse.Namespace) -> int:
 def _up(args: argparse.Namespace) -> int:
     from onepiece.events.kafka_settings import KafkaSettings
     from onepiece.events.kafka_topics import apply_topics
-    from onepiece.simulation.services import KafkaService, RedisService, fetch_kafka, free_ports
+    from onepiece.simulation.services import (
+        KafkaService,
+        RedisService,
+        Services,
+        fetch_kafka,
+        free_ports,
+    )
 
     state = _read(args.folder)
     if state is not None and any(map(_is_alive, state.pids)):
@@ -78,13 +84,12 @@ def _up(args: argparse.Namespace) -> int:
     redis = RedisService(args.folder / "redis", state.redis_port)
     if not (kafka.folder / "data").is_dir():
         kafka.prepare(controller_port=state.controller_port)
+    services = Services(kafka, redis)
+    services.start()
     try:
-        kafka.start()
-        redis.start()
         apply_topics(KafkaSettings(bootstrap_servers=kafka.bootstrap_servers))
     except BaseException:
-        kafka.kill()
-        redis.kill()
+        services.kill()
         raise
     assert kafka.process  # noqa: S101 - it has started
     assert redis.process  # noqa: S101 - it has started

@@ -7,12 +7,11 @@ one broker, one copy of each partition.
 import base64
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -30,8 +29,12 @@ FETCH_TIMEOUT_S = 280.0
 """Longest time for Maven to fetch 56 MB; a fetch takes 20 s."""
 START_TIMEOUT_S = 90.0
 """Longest time for a service to answer; Kafka takes 3 to 17 s, by the machine's load."""
-STOP_TIMEOUT_S = 30.0
-"""How long a service may take to end after SIGTERM."""
+DURABLE = ("--appendonly", "yes", "--save", "")
+"""Redis keeps a log of its writes."""
+VOLATILE = ("--appendonly", "no", "--save", "")
+"""Redis keeps nothing on disk."""
+_POLL_S = 0.05
+"""Pause between two looks at a service that starts."""
 _JVM = ("-Xms256m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 _LOGGING = """\
 status=error
@@ -115,31 +118,16 @@ class KafkaService:
         Raises:
             Unavailable: It ended, or did not answer in time; shows the end of its log.
         """
-        with (self.folder / "broker.log").open("ab") as output:
-            self.process = subprocess.Popen(  # noqa: S603 - our own command line, no shell
-                self._java("kafka.Kafka", str(self._properties)),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        deadline_s = time.monotonic() + START_TIMEOUT_S
-        while time.monotonic() < deadline_s and self.process.poll() is None:
-            if is_listening(self.port) and self._answers():
-                return
-            time.sleep(0.1)
-        tail = (self.folder / "broker.log").read_text(errors="replace")[-2_000:]
-        self.kill()
-        raise Unavailable(f"Kafka did not answer in {START_TIMEOUT_S:g} s; its log ends:\n{tail}")
+        self.process = _started(
+            "Kafka",
+            self._java("kafka.Kafka", str(self._properties)),
+            log=self.folder / "broker.log",
+            is_answering=lambda: is_listening(self.port) and self._answers(),
+        )
 
     def kill(self) -> None:
         """Ends the broker at once, as a power cut would."""
-        _end(self.process, signal.SIGKILL)
-        self.process = None
-
-    def stop(self) -> None:
-        """Ends the broker in order."""
-        _end(self.process, signal.SIGTERM)
+        _kill(self.process)
         self.process = None
 
     @property
@@ -173,8 +161,8 @@ class RedisService:
     folder: Path
     """Of its data and log."""
     port: int
-    arguments: tuple[str, ...] = ("--appendonly", "yes", "--save", "")
-    """How it keeps what it holds."""
+    arguments: tuple[str, ...] = DURABLE
+    """How it keeps what it holds: `DURABLE`, or `VOLATILE`."""
     process: "subprocess.Popen[bytes] | None" = field(default=None)
 
     @property
@@ -192,31 +180,16 @@ class RedisService:
         program = find_program("redis-server", package="redis-server")
         self.folder.mkdir(parents=True, exist_ok=True)
         command = [program, "--port", str(self.port), "--bind", HOST, "--dir", str(self.folder)]
-        with (self.folder / "redis.log").open("ab") as output:
-            self.process = subprocess.Popen(  # noqa: S603 - our own command line, no shell
-                [*command, *self.arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        deadline_s = time.monotonic() + START_TIMEOUT_S
-        while time.monotonic() < deadline_s and self.process.poll() is None:
-            if self._answers():
-                return
-            time.sleep(0.05)
-        tail = (self.folder / "redis.log").read_text(errors="replace")[-2_000:]
-        self.kill()
-        raise Unavailable(f"Redis did not answer in {START_TIMEOUT_S:g} s; its log ends:\n{tail}")
+        self.process = _started(
+            "Redis",
+            [*command, *self.arguments],
+            log=self.folder / "redis.log",
+            is_answering=self._answers,
+        )
 
     def kill(self) -> None:
         """Ends the server at once."""
-        _end(self.process, signal.SIGKILL)
-        self.process = None
-
-    def stop(self) -> None:
-        """Ends the server in order."""
-        _end(self.process, signal.SIGTERM)
+        _kill(self.process)
         self.process = None
 
     def _answers(self) -> bool:
@@ -236,6 +209,25 @@ class Services:
     kafka: KafkaService
     redis: RedisService
 
+    def start(self) -> None:
+        """Starts both, or leaves neither.
+
+        Raises:
+            NotFound: redis-server is not installed.
+            Unavailable: One of them did not answer.
+        """
+        try:
+            self.kafka.start()
+            self.redis.start()
+        except BaseException:
+            self.kill()
+            raise
+
+    def kill(self) -> None:
+        """Ends both at once."""
+        self.kafka.kill()
+        self.redis.kill()
+
     def kafka_settings(self, *, num_partitions: int) -> KafkaSettings:
         """Says where Kafka is."""
         return KafkaSettings(
@@ -248,7 +240,9 @@ class Services:
         return RedisSettings(address=self.redis.address)
 
 
-def start_services(folder: Path, *, libs: Path) -> Services:
+def start_services(
+    folder: Path, *, libs: Path, redis_arguments: tuple[str, ...] = DURABLE
+) -> Services:
     """Starts both on free ports, with everything they keep in a new folder.
 
     Raises:
@@ -257,16 +251,10 @@ def start_services(folder: Path, *, libs: Path) -> Services:
     """
     kafka_port, controller_port, redis_port = free_ports(3)
     kafka = KafkaService(fetch_kafka(libs), folder / "kafka", kafka_port)
-    redis_service = RedisService(folder / "redis", redis_port)
+    services = Services(kafka, RedisService(folder / "redis", redis_port, redis_arguments))
     kafka.prepare(controller_port=controller_port)
-    try:
-        kafka.start()
-        redis_service.start()
-    except BaseException:
-        kafka.kill()
-        redis_service.kill()
-        raise
-    return Services(kafka, redis_service)
+    services.start()
+    return services
 
 
 def fetch_kafka(libs: Path) -> Path:
@@ -327,13 +315,37 @@ def is_listening(port: int) -> bool:
     return True
 
 
-def _end(process: "subprocess.Popen[bytes] | None", signal_number: int) -> None:
-    """Ends a process that leads its own group, and waits for it."""
-    if process is None or process.poll() is not None:
-        return
-    process.send_signal(signal_number)
+def _started(
+    name: str, command: Sequence[str], *, log: Path, is_answering: Callable[[], bool]
+) -> "subprocess.Popen[bytes]":
+    """Starts a service that leads its own group, and returns once it answers.
+
+    Raises:
+        Unavailable: It ended, or did not answer in time; shows the end of its log.
+    """
+    with log.open("ab") as output:
+        process = subprocess.Popen(  # noqa: S603 - our own command line, no shell
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
     try:
-        process.wait(timeout=STOP_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
+        deadline_s = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline_s and process.poll() is None:
+            if is_answering():
+                return process
+            time.sleep(_POLL_S)
+    except BaseException:
+        _kill(process)
+        raise
+    _kill(process)
+    tail = log.read_text(errors="replace")[-2_000:]
+    raise Unavailable(f"{name} did not answer in {START_TIMEOUT_S:g} s; its log ends:\n{tail}")
+
+
+def _kill(process: "subprocess.Popen[bytes] | None") -> None:
+    if process is not None and process.poll() is None:
         process.kill()
         process.wait()

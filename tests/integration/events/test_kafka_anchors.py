@@ -38,8 +38,8 @@ def event_log(kafka_broker):
 
 
 @pytest.fixture
-def store(redis_service):
-    store = RedisStore(RedisSettings(address=redis_service.address), project=f"p{uuid.uuid4()}")
+def store(redis_server):
+    store = RedisStore(RedisSettings(address=redis_server), project=f"p{uuid.uuid4()}")
     yield store
     store.close()
 
