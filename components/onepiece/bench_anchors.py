@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from onepiece.bench_online import Figures
-from onepiece.bench_stream import NUM_EVENTS, NUM_USERS, fill, read_bare, running
+from onepiece.bench_stream import NUM_EVENTS, NUM_USERS, fill, paced, read_bare, running
 from onepiece.events.anchor_stream import AnchorStream
 from onepiece.events.anchors import AnchorLedger, AnchorRecipe
 from onepiece.events.kafka_clients import new_producer, send_event
@@ -167,11 +167,7 @@ def _poll_until(stream: AnchorStream, stop: threading.Event) -> None:
 def _send_paced(settings: KafkaSettings, sent_s: dict[int, float]) -> None:
     """Sends one click after the other at the rate, each followed one for a query of its own."""
     producer = new_producer(settings, transactional_id=None)
-    started_s = time.perf_counter()
-    for number in range(NUM_PACED):
-        wait_s = started_s + number / RATE_PER_S - time.perf_counter()
-        if wait_s > 0:
-            time.sleep(wait_s)
+    for number in paced(NUM_PACED, rate_per_s=RATE_PER_S):
         now_ms = time.time_ns() // 1_000_000
         is_followed = number % FOLLOWED_EACH == 0
         click = Click(

@@ -9,8 +9,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from onepiece.bench_online import Figures
-from onepiece.bench_stream import running
-from onepiece.events.catalogue import UNKNOWN, Catalogue
+from onepiece.bench_stream import paced, running
 from onepiece.events.item_updates import ItemUpdate, dump_item_update
 from onepiece.events.kafka_clients import new_producer
 from onepiece.events.kafka_items import ItemTopicReader, send_item_updates
@@ -25,6 +24,7 @@ from onepiece.features.item_table import (
 )
 from onepiece.features.patched_tables import PatchedTables
 from onepiece.serving.item_follower import ItemFollower
+from onepiece.simulation.fault_events import plain_catalogue
 
 NUM_ITEMS = 50_000
 NUM_STORES = 10
@@ -70,16 +70,7 @@ def time_item_freshness() -> Figures:
 
 def _save_table(folder: Path, *, day_start_ms: int) -> tuple[str, ...]:
     item_ids = tuple(f"item-{number:06d}" for number in range(NUM_ITEMS))
-    unknown = (UNKNOWN,) * NUM_ITEMS
-    catalogue = Catalogue(
-        item_ids=item_ids,
-        category_ids=tuple(f"category {n % 100}" for n in range(NUM_ITEMS)),
-        type_ids=unknown,
-        brand_ids=unknown,
-        maker_ids=unknown,
-        department_ids=unknown,
-        sizes=unknown,
-    )
+    catalogue = plain_catalogue(item_ids, num_categories=100)
     ledger = SalesLedger()
     at_ms = np.full(NUM_ITEMS, day_start_ms - DAY_MS)
     ledger.add_columns(
@@ -108,11 +99,7 @@ def _follow(
 
     def send() -> None:
         producer = new_producer(settings, transactional_id=None)
-        started_s = time.perf_counter()
-        for number in range(NUM_NEW):
-            wait_s = started_s + number / RATE_PER_S - time.perf_counter()
-            if wait_s > 0:
-                time.sleep(wait_s)
+        for number in paced(NUM_NEW, rate_per_s=RATE_PER_S):
             update = _update(item_ids[number], 3.0, time.time_ns() // 1_000_000)
             producer.send(
                 settings.topic(ITEMS.name),

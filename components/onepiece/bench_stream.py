@@ -104,6 +104,16 @@ def running() -> Iterator[tuple[KafkaSettings, RedisStore]]:
             services.kill()
 
 
+def paced(count: int, *, rate_per_s: float) -> Iterator[int]:
+    """Counts from 0, each number when its time has come."""
+    started_s = time.perf_counter()
+    for number in range(count):
+        wait_s = started_s + number / rate_per_s - time.perf_counter()
+        if wait_s > 0:
+            time.sleep(wait_s)
+        yield number
+
+
 def fill(settings: KafkaSettings, events: Iterator[Event]) -> None:
     """Sends events and waits until the broker has them."""
     producer = new_producer(settings, transactional_id=None)
@@ -169,11 +179,7 @@ def _poll_until(consumer: KafkaHistoryConsumer, stop: threading.Event) -> None:
 def _send_paced(settings: KafkaSettings, sent_s: dict[str, float]) -> None:
     """Sends one click after the other, each of another user, at the rate."""
     producer = new_producer(settings, transactional_id=None)
-    started_s = time.perf_counter()
-    for number in range(NUM_PACED):
-        wait_s = started_s + number / RATE_PER_S - time.perf_counter()
-        if wait_s > 0:
-            time.sleep(wait_s)
+    for number in paced(NUM_PACED, rate_per_s=RATE_PER_S):
         now_ms = time.time_ns() // 1_000_000
         user_id = f"user-{number:07d}"
         click = Click(

@@ -20,11 +20,16 @@ CONCURRENT_VISITS = 2_000
 
 def shop_catalogue() -> Catalogue:
     """Makes a shop of `NUM_ITEMS` items in `NUM_CATEGORIES` categories."""
-    item_ids = tuple(sorted(f"item-{number:05d}" for number in range(NUM_ITEMS)))
-    unknown = (UNKNOWN,) * NUM_ITEMS
+    item_ids = tuple(f"item-{number:05d}" for number in range(NUM_ITEMS))
+    return plain_catalogue(item_ids, num_categories=NUM_CATEGORIES)
+
+
+def plain_catalogue(item_ids: tuple[str, ...], *, num_categories: int) -> Catalogue:
+    """Makes a catalogue of items, ascending, that are told apart by category alone."""
+    unknown = (UNKNOWN,) * len(item_ids)
     return Catalogue(
         item_ids=item_ids,
-        category_ids=tuple(f"category {n % NUM_CATEGORIES}" for n in range(NUM_ITEMS)),
+        category_ids=tuple(f"category {n % num_categories}" for n in range(len(item_ids))),
         type_ids=unknown,
         brand_ids=unknown,
         maker_ids=unknown,
