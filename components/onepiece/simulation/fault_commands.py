@@ -37,7 +37,8 @@ def add_fault_commands(subparsers: "argparse._SubParsersAction[argparse.Argument
 
 
 def _run(args: argparse.Namespace) -> int:
-    from onepiece.simulation.fault_run import FaultRecipe, FaultRun, as_json
+    from onepiece.simulation.fault_result import FaultRecipe, as_json
+    from onepiece.simulation.fault_run import FaultRun
     from onepiece.simulation.run_folder import RunFolder
 
     recipe = FaultRecipe(

@@ -6,7 +6,6 @@ consumers also at chosen points. At the end every acknowledged event must be in 
 history in Redis must be the plain fold of the events sent, each counted once.
 """
 
-import json
 import os
 import random
 import subprocess
@@ -14,30 +13,25 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Literal
-
-from pydantic import BaseModel, ConfigDict, Field
 
 from onepiece.datasets.catalogue_file import write_catalogue
 from onepiece.errors import FeatureStoreUnavailable, OnePieceError
 from onepiece.events.collector_answers import Status
 from onepiece.events.collector_client import CollectorClient
-from onepiece.events.history_fold import HistoryRecipe
-from onepiece.events.history_state import HistoryState
 from onepiece.events.kafka_clients import kafka_partition_of
-from onepiece.events.kafka_log import KafkaEventLog
 from onepiece.events.kafka_settings import PREFIX, KafkaSettings
 from onepiece.events.kafka_topics import create_topics
-from onepiece.events.log import read_events
 from onepiece.events.schema import Click, Event
 from onepiece.features.feast_settings import FeatureStoreSettings, save_settings
 from onepiece.features.open_store import open_online_store
 from onepiece.features.store import SignalKey
+from onepiece.simulation.fault_check import ids_in_log, wrong_histories
 from onepiece.simulation.fault_consumer import POINTS
 from onepiece.simulation.fault_events import shop_catalogue, shop_events
+from onepiece.simulation.fault_result import FaultRecipe, FaultResult, Kill, Victim
 from onepiece.simulation.run_folder import RunFolder
 from onepiece.simulation.services import free_ports, start_services
 
@@ -45,64 +39,6 @@ BATCH_EVENTS = 500
 """Events of one request to the collector."""
 EVENTS_PER_SHOP_S = 1_000.0
 """Events of one second of the shop's time, however fast they are sent."""
-_KEYS_PER_READ = 500
-Victim = Literal["broker", "redis", "collector", "consumer"]
-
-
-class FaultRecipe(BaseModel):
-    """What flows and what is killed."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    num_events: int = Field(20_000, ge=1_000, le=100_000_000, description="Events sent.")
-    num_users: int = Field(2_000, ge=1, le=10_000_000, description="Users of the shop.")
-    num_kills: int = Field(6, ge=0, le=10_000, description="Times that something is killed.")
-    num_consumers: int = Field(2, ge=1, le=64, description="Members of the consumer group.")
-    num_partitions: int = Field(8, ge=1, le=1_000, description="Partitions of a topic by user.")
-    max_rate_per_s: float = Field(
-        2_000.0, gt=0.0, le=1e6, description="Events sent in a second, at most."
-    )
-    checkpoint_interval_s: float = Field(
-        2.0, ge=0.0, le=600.0, description="Of the consumers, in seconds."
-    )
-    max_recovery_s: float = Field(
-        120.0, gt=0.0, le=3_600.0, description="After a kill, and at the end: longest wait."
-    )
-    seed: int = Field(0, ge=0, description="Of the events and of what is killed when.")
-
-
-@dataclass(frozen=True, slots=True)
-class Kill:
-    """One kill, and how long it was felt."""
-
-    at_event: int
-    """Events sent before it."""
-    victim: Victim
-    point: str
-    """Where a consumer died; empty for a random instant."""
-    recovery_s: float
-    """From the kill until new events of every partition were in the online store."""
-
-
-@dataclass(frozen=True, slots=True)
-class FaultResult:
-    """What a run found."""
-
-    seed: int
-    num_sent: int
-    """Events sent, copies included."""
-    num_acknowledged: int
-    num_distinct: int
-    """Distinct event ids among those sent."""
-    num_lost: int
-    """Acknowledged event ids that are not in the log."""
-    num_histories: int
-    """Histories compared: one a user, one a user and category."""
-    num_wrong: int
-    """Histories that are not the fold of what was sent."""
-    examples: tuple[str, ...]
-    seconds: float
-    kills: tuple[Kill, ...]
 
 
 class FaultFailed(OnePieceError):
@@ -203,8 +139,13 @@ class FaultRun:
         sending.join()
         self._say(f"all {sender.num_sent:,} events are acknowledged")
         self._wait_for_probes("the end")
-        wrong, num_histories = self._wrong_histories()
-        in_log = self._ids_in_log()
+        wrong, num_histories = wrong_histories(
+            self._events(),
+            self._store,
+            category_of=self._catalogue.category_of,
+            patience_s=recipe.max_recovery_s,
+        )
+        in_log = ids_in_log(self._settings)
         distinct = {event.event_id for event in self._events()}
         return FaultResult(
             seed=recipe.seed,
@@ -233,7 +174,7 @@ class FaultRun:
         create_topics(self._settings)
         write_catalogue(self._catalogue, self._run.path / "catalogue.parquet")
         store = FeatureStoreSettings(
-            folder=self._run.path / "store",
+            folder=self._store,
             online="redis",
             redis=self._services.redis_settings,
         )
@@ -243,6 +184,10 @@ class FaultRun:
         for number in range(self._recipe.num_consumers):
             self._start_consumer(number)
         self._wait_for_probes("the start")
+
+    @property
+    def _store(self) -> Path:
+        return self._run.path / "store"
 
     @property
     def _url(self) -> str:
@@ -272,7 +217,7 @@ class FaultRun:
                 "-m",
                 "onepiece.simulation.fault_consumer",
                 f"--kafka={self._settings.model_dump_json()}",
-                f"--store={path / 'store'}",
+                f"--store={self._store}",
                 f"--catalogue={path / 'catalogue.parquet'}",
                 f"--note={self._note(number)}",
                 f"--checkpoint-interval-s={self._recipe.checkpoint_interval_s}",
@@ -379,7 +324,7 @@ class FaultRun:
         deadline_s = time.monotonic() + self._recipe.max_recovery_s
         while True:
             try:
-                store = open_online_store(self._run.path / "store")
+                store = open_online_store(self._store)
                 keys = [SignalKey(user, "-", "-", self._start_ms) for user in users]
                 try:
                     if all(len(signals.recent) for signals in store.read(keys)):
@@ -397,45 +342,5 @@ class FaultRun:
                 self._revive_consumers()
             time.sleep(0.02)
 
-    def _wrong_histories(self) -> tuple[list[str], int]:
-        """Compares every history with the fold of what was sent, until all agree or time is up."""
-        state = HistoryState(self._catalogue.category_of, HistoryRecipe())
-        for event in self._events():
-            state.fold(event)
-        expected = state.take_updates(len(state))
-        deadline_s = time.monotonic() + self._recipe.max_recovery_s
-        while True:
-            wrong: list[str] = []
-            num_histories = 0
-            store = open_online_store(self._run.path / "store")
-            for first in range(0, len(expected), _KEYS_PER_READ):
-                chunk = expected[first : first + _KEYS_PER_READ]
-                pairs = [(u, c) for u in chunk for c in (*u.memories, "-")]
-                found = store.read([SignalKey(u.user_id, "-", c, self._start_ms) for u, c in pairs])
-                for (update, category), signals in zip(pairs, found, strict=True):
-                    num_histories += 1
-                    if category == "-":
-                        is_right = signals.recent == update.recent
-                    else:
-                        is_right = signals.memory == update.memories[category]
-                    if not is_right:
-                        wrong.append(f"{update.user_id} / {category}")
-            store.close()
-            if not wrong or time.monotonic() > deadline_s:
-                return wrong, num_histories
-            time.sleep(0.5)
-
-    def _ids_in_log(self) -> set[str]:
-        log = KafkaEventLog.open(self._settings)
-        try:
-            return {event.event_id for event in read_events(log)}
-        finally:
-            log.close()
-
     def _say(self, text: str) -> None:
         self._on_log(f"{time.monotonic() - self._started_s:7.1f} s  {text}")
-
-
-def as_json(result: FaultResult) -> str:
-    """Writes a result as one line."""
-    return json.dumps(asdict(result))
