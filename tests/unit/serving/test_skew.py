@@ -22,23 +22,6 @@ from onepiece.serving.skew_sample import draw_sample
 LAG_MS = 60_000
 
 
-def exposure_of(request, answer):
-    return Exposure(
-        event_id=f"exposure-{request.request_id}",
-        user_id=request.user_id,
-        at_ms=answer.as_of_ms,
-        received_at_ms=answer.as_of_ms,
-        request_id=request.request_id,
-        query_id=request.query_id,
-        store_id=request.store_id,
-        item_ids=tuple(item.item_id for item in answer.items),
-        model_version=answer.model_version,
-        context_digest=answer.context_digest,
-        context_parts=answer.context_parts,
-        degraded_by=answer.degraded_by,
-    )
-
-
 @pytest.fixture
 def store_of(world_module):
     """Makes a store with the world's features, and what is written besides."""
@@ -63,7 +46,7 @@ def serve(world, world_module):
     def serve(store, **changes):
         request = RecommendRequest(**world_module.request_fields(**changes))
         [answer] = world.pipeline(store=store).recommend([request])
-        return exposure_of(request, answer)
+        return world_module.exposure_of(request, answer)
 
     return serve
 

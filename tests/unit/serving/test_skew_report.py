@@ -9,7 +9,7 @@ from onepiece.context.histograms import COUNTED, count_features, feature_values
 from onepiece.context.parts import OTHER, PARTS
 from onepiece.errors import NotFound
 from onepiece.events.anchors import Anchors, QueryUpdate
-from onepiece.events.schema import Erasure, Exposure
+from onepiece.events.schema import Erasure
 from onepiece.events.sqlite_log import SqliteEventLog
 from onepiece.features.memory_store import MemoryStore
 from onepiece.serving import skew_page
@@ -27,24 +27,8 @@ def exposures(world, world_module):
         RecommendRequest(**world_module.request_fields(request_id=f"<r{number}>", user_id=user))
         for number, user in enumerate(["u1", "nobody", "u1"])
     ]
-    return [
-        Exposure(
-            event_id=f"e{number}",
-            user_id=request.user_id,
-            at_ms=answer.as_of_ms,
-            received_at_ms=answer.as_of_ms,
-            request_id=request.request_id,
-            query_id=request.query_id,
-            store_id=request.store_id,
-            item_ids=tuple(item.item_id for item in answer.items),
-            model_version=answer.model_version,
-            context_digest=answer.context_digest,
-            context_parts=answer.context_parts,
-        )
-        for number, (request, answer) in enumerate(
-            zip(requests, world.pipeline().recommend(requests), strict=True)
-        )
-    ]
+    answers = world.pipeline().recommend(requests)
+    return [world_module.exposure_of(*pair) for pair in zip(requests, answers, strict=True)]
 
 
 @pytest.fixture

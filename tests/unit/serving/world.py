@@ -13,7 +13,7 @@ from onepiece.events.anchors import Anchors, QueryUpdate
 from onepiece.events.catalogue import Catalogue
 from onepiece.events.history import HistoryUpdate
 from onepiece.events.interactions import Interactions
-from onepiece.events.schema import Action
+from onepiece.events.schema import Action, Exposure
 from onepiece.features.item_table import (
     ItemTableRecipe,
     ItemTables,
@@ -27,6 +27,7 @@ from onepiece.models.onepiece import OnePiece
 from onepiece.models.recipe import OnePieceRecipe
 from onepiece.serving.pipeline import Pipeline
 from onepiece.serving.recipe import ServingRecipe
+from onepiece.serving.schemas import Answer, RecommendRequest
 
 DAY_MS = 86_400_000
 T0_MS = 1_500_000_000_000 // DAY_MS * DAY_MS
@@ -215,3 +216,21 @@ def request_fields(**changes: object) -> dict[str, object]:
         "as_of_ms": NOW_MS,
     }
     return fields | changes
+
+
+def exposure_of(request: RecommendRequest, answer: Answer) -> Exposure:
+    """What the router logs of an answer."""
+    return Exposure(
+        event_id=f"exposure-{request.request_id}",
+        user_id=request.user_id,
+        at_ms=answer.as_of_ms,
+        received_at_ms=answer.as_of_ms,
+        request_id=request.request_id,
+        query_id=request.query_id,
+        store_id=request.store_id,
+        item_ids=tuple(item.item_id for item in answer.items),
+        model_version=answer.model_version,
+        context_digest=answer.context_digest,
+        context_parts=answer.context_parts,
+        degraded_by=answer.degraded_by,
+    )
