@@ -305,6 +305,21 @@ def bench_item_freshness() -> BenchResult:
     return _of_figures("item-freshness", "s", time_item_freshness())
 
 
+def bench_as_of_join() -> BenchResult:
+    """Joins 100,000 questions with features as they were; by some thousand, against by buckets."""
+    from onepiece.bench_as_of import time_join
+
+    return _of_figures("as-of-join", "s", time_join(num_users=5_000, num_questions=100_000))
+
+
+def bench_as_of_memory() -> BenchResult:
+    """Joins 1,000,000 questions; the peak memory for a tenth of them, against that for all."""
+    from onepiece.bench_as_of import weigh_join
+
+    figures = weigh_join(num_users=20_000, num_questions=1_000_000)
+    return _of_figures("as-of-memory", "MiB", figures)
+
+
 BENCHMARKS: Mapping[str, Callable[[], BenchResult]] = {
     "shared-context": bench_shared_context,
     "one-encode": bench_one_encode,
@@ -320,6 +335,8 @@ BENCHMARKS: Mapping[str, Callable[[], BenchResult]] = {
     "anchor-backlog": bench_anchor_backlog,
     "anchor-freshness": bench_anchor_freshness,
     "item-freshness": bench_item_freshness,
+    "as-of-join": bench_as_of_join,
+    "as-of-memory": bench_as_of_memory,
 }
 """Name -> benchmark; the docstring's first line is its help."""
 

@@ -17,7 +17,7 @@ from onepiece.telemetry import configure_logging
 STAGES: dict[str, str] = {
     "datasets": "read data sets into events and a catalogue",
     "events": "create, fill, tail and inspect the event log; collect events over REST and gRPC",
-    "features": "apply, backfill and check features; run the history consumer",
+    "features": "apply, backfill, materialize and check features; run the history consumer",
     "training": "train and evaluate a bundle",
     "index": "build and check the index of item vectors",
     "serving": "serve Retrieve, PreRank and Recommend over REST and gRPC",

@@ -370,6 +370,7 @@ def test_feast_joins_offline_what_it_serves_online(online, request, tmp_path, re
         served += online_signals(store, arrived, as_of_ms, num_polls=4)
 
     assert batch == served
+    assert list(store.iter_as_of(keys)) == batch
     assert context_digests(keys, batch) == context_digests(keys, served)
     assert sum(len(signals.memory) for signals in served) > 100
     store.close()

@@ -106,7 +106,7 @@ ROLES: tuple[Role, ...] = (
     ),
     Role(
         "batch",
-        "backfill, check, training, report and `events show`: reads all, writes nothing",
+        "backfill, check, training, report and `events tail`: reads all, writes nothing",
         (
             _KNOWS_TOPICS,
             _events(EVENT_KINDS, "Read"),

@@ -51,6 +51,21 @@ def join_file(
         columns=[*keys, instant, *features],
         filters=pc.field(keys[0]).isin(pc.unique(questions[keys[0]])),
     )
+    return join_rows(
+        rows, questions, keys=keys, features=features, instant=instant, max_age_us=max_age_us
+    )
+
+
+def join_rows(
+    rows: pa.Table,
+    questions: pa.Table,
+    *,
+    keys: Sequence[str],
+    features: Sequence[str],
+    instant: str,
+    max_age_us: int | None,
+) -> pa.Table:
+    """Joins a view's rows to questions; see `join_file`."""
     found = latest_rows(
         [questions[key] for key in keys],
         _instants_us(questions[instant]),

@@ -97,7 +97,7 @@ def backfill(
         num_read += num_records
         on_progress(num_read)
 
-    with new_folder(out) as partial, _ViewWriter(partial) as writer:
+    with new_folder(out) as partial, ViewWriter(partial) as writer:
         anchors = AnchorLedger(anchor_recipe)
         voids = read_voids(event_log, until_ms=to_ms)
         for partitions in event_log.user_partitions():
@@ -141,10 +141,11 @@ def read_profiles(path: Path) -> dict[str, UserProfile]:
     return {user_id: UserProfile(*labels) for user_id, *labels in zip(*rows, strict=True)}
 
 
-class _ViewWriter:
+class ViewWriter:
     """Writes rows of all views, each into its own parquet file, some thousands at a time."""
 
     def __init__(self, folder: Path) -> None:
+        """Makes the files in an existing folder."""
         views = (*SERVICE_VIEWS, ITEM_VIEW)
         self._pending: dict[str, list[ViewRow]] = {view: [] for view in views}
         self._files = {
@@ -155,7 +156,7 @@ class _ViewWriter:
         }
         self.num_rows = dict.fromkeys(views, 0)
 
-    def __enter__(self) -> "_ViewWriter":
+    def __enter__(self) -> "ViewWriter":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -177,9 +178,7 @@ class _ViewWriter:
             self._pending[view].clear()
 
 
-def _write_histories(
-    writer: _ViewWriter, updates: Iterator[HistoryUpdate], *, from_ms: int
-) -> None:
+def _write_histories(writer: ViewWriter, updates: Iterator[HistoryUpdate], *, from_ms: int) -> None:
     """Writes the rows of one partition: those from `from_ms` on, and each key's last before."""
     before: dict[tuple[str, tuple[str, ...]], ViewRow] = {}
     for update in updates:

@@ -23,6 +23,7 @@ from feast import Entity, FeatureService, FeatureStore, FeatureView, RepoConfig
 
 from onepiece.events.anchors import QueryUpdate
 from onepiece.events.history import HistoryUpdate
+from onepiece.features.as_of_answers import iter_answers
 from onepiece.features.declarations import load_declarations
 from onepiece.features.feast_settings import (
     OFFLINE_FOLDER,
@@ -141,7 +142,8 @@ class FeastStore:
     def read_as_of(self, keys: Sequence[SignalKey]) -> list[Signals]:
         """Joins each key with the newest values available strictly before its `as_of_ms`.
 
-        Users are joined some thousands of keys at a time, so that memory stays bounded.
+        Some thousands of keys are joined at a time, and each time the files are read; of more
+        keys than that, `iter_as_of` reads them once.
 
         Raises:
             NotFound: A view has no parquet file yet.
@@ -166,6 +168,14 @@ class FeastStore:
             for place, signals in zip(places, found, strict=True):
                 answers[place] = signals
         return [signals for signals in answers if signals is not None]
+
+    def iter_as_of(self, keys: Sequence[SignalKey]) -> Iterator[Signals]:
+        """Answers as `read_as_of`, one after the other: for more keys than answers fit in memory.
+
+        Raises:
+            NotFound: A view has no parquet file yet.
+        """
+        return iter_answers(self.offline_folder, keys)
 
     def close(self) -> None:
         """Releases connections; the store can be opened again."""

@@ -4,7 +4,7 @@ It is the reference that the other stores are compared with, and enough for smal
 """
 
 from bisect import bisect_left
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from onepiece.events.anchors import Anchors, QueryUpdate
@@ -96,7 +96,11 @@ class MemoryStore:
 
     def read_as_of(self, keys: Sequence[SignalKey]) -> list[Signals]:
         """Joins each key with the newest values available strictly before its `as_of_ms`."""
-        return [self._join(key, before_ms=key.as_of_ms) for key in keys]
+        return list(self.iter_as_of(keys))
+
+    def iter_as_of(self, keys: Sequence[SignalKey]) -> Iterator[Signals]:
+        """Answers as `read_as_of`, one after the other."""
+        return (self._join(key, before_ms=key.as_of_ms) for key in keys)
 
     def _join(self, key: SignalKey, *, before_ms: int | None) -> Signals:
         as_of_ms = key.as_of_ms

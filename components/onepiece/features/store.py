@@ -5,7 +5,7 @@ embedded `MemoryStore` (memory_store.py), all behind tests/contract/test_feature
 offline `FeastStore` and `MemoryStore`. `open_online_store` (open_store.py) picks by settings.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -118,4 +118,8 @@ class OfflineStore(Protocol):
 
     def read_as_of(self, keys: Sequence[SignalKey]) -> list[Signals]:
         """Joins each key with the newest values available strictly before its `as_of_ms`."""
+        ...
+
+    def iter_as_of(self, keys: Sequence[SignalKey]) -> Iterator[Signals]:
+        """Answers as `read_as_of`, one by one: for more keys than answers fit in memory."""
         ...

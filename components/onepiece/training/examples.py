@@ -7,6 +7,7 @@ day, tokens from `build_context`: the three that serving uses.
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from onepiece.training.spine import Page, Receipt, Spine, Stage, build_spine
 
 KEEP = {"any": Stage.UNSEEN, "click": Stage.CLICKED, "order": Stage.ORDERED}
 _CHUNK = 2_000
-"""Requests joined at a time; chosen here: large enough for the store, small in memory."""
+"""Requests made into examples between two reports of progress."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,11 +149,12 @@ def _examples(
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[Example]:
     user_codes: dict[str, int] = {}
+    keys = [one.key for draft in drafts for one in _with_tables([draft], item_tables)]
+    signals = offline_store.iter_as_of(keys)
     for start in range(0, len(drafts), _CHUNK):
         on_progress(start, len(drafts))
         asked = _with_tables(drafts[start : start + _CHUNK], item_tables)
-        signals = offline_store.read_as_of([one.key for one in asked])
-        for one, known in zip(asked, signals, strict=True):
+        for one, known in zip(asked, islice(signals, len(asked)), strict=True):
             context = build_context(_request(one, known), recipe.context, vocabulary)
             yield Example(
                 context=context,

@@ -36,5 +36,5 @@ def vocabulary_of_log(
         catalogue,
         query_ids=query_ids,
         order_counts=num_orders,
-        profiles=[signals.profile for signals in offline_store.read_as_of(keys)],
+        profiles=[signals.profile for signals in offline_store.iter_as_of(keys)],
     )
