@@ -291,6 +291,39 @@ def test_a_deleted_user_may_come_back(store):
     assert store.read([KEY])[0].recent.item_ids == ("a",)
 
 
+def test_replaced_histories_are_what_they_say_whatever_was_stored(store):
+    profile = UserProfile("25-34", "unknown", "2")
+    other = SignalKey("other", "yogurt", "yogurt", T0)
+    both = history("a", "b")
+    before = HistoryUpdate("user", T0 + 5, both, {"yogurt": both, "milk": both}, num_events=2)
+    store.write_histories([before, update("o", user_id="other"), update("x", user_id="gone")])
+    store.write_profiles({"gone": profile}, available_at_ms=T0)
+
+    store.replace_histories(
+        [update("a", available_at_ms=T0)],
+        gone_users=["gone", "nobody"],
+        gone_memories=[("user", "milk"), ("gone", "yogurt"), ("nobody", "yogurt")],
+    )
+
+    found = store.read(
+        [KEY, SignalKey("user", "q", "milk", T0 + 10), SignalKey("gone", "q", "yogurt", T0 + 10)]
+    )
+    assert [signals.recent.item_ids for signals in found] == [("a",), ("a",), ()]
+    assert [signals.memory.item_ids for signals in found] == [("a",), (), ()]
+    assert found[2].profile == profile
+    assert store.read([other])[0].memory.item_ids == ("o",)
+
+
+def test_after_a_replacement_versions_count_again(store):
+    store.write_histories([update("a", "b", available_at_ms=T0 + 5)])
+    store.replace_histories([update("a", available_at_ms=T0)], gone_users=[], gone_memories=[])
+
+    store.write_histories([update("late", available_at_ms=T0 - 1)])
+    store.write_histories([update("c", "d", available_at_ms=T0 + 1)])
+
+    assert store.read([KEY])[0].recent.item_ids == ("c", "d")
+
+
 def test_who_opens_a_store_again_finds_the_same_server(open_store):
     assert open_store().server_id() == open_store().server_id()
     assert open_store().server_id()

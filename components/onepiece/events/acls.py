@@ -15,9 +15,9 @@ from onepiece.events.topics import (
     HISTORY_GROUP,
     HISTORY_KINDS,
     LATE,
+    LIVE_GROUP,
     REPLAY_GROUP,
     TOPIC_OF_KIND,
-    changelog_of,
 )
 
 Operation = Literal[
@@ -27,8 +27,6 @@ Operation = Literal[
 
 LOG_WRITER = "log-"
 """How the transactional ids of `KafkaEventLog` begin, after the prefix."""
-ANCHORS_GROUP = "anchors"
-"""How the names of what the anchors worker owns begin: its group and its changelog."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +63,16 @@ def _group(name: str, *operations: Operation) -> Grant:
 _KNOWS_TOPICS = _events(EVENT_KINDS, "Describe")
 """Whoever opens the log checks that the topics are there, with the partitions it expects."""
 _APPENDS = Grant("transactionalId", (LOG_WRITER,), ("Write",), is_prefix=True)
-_HISTORY_CHANGELOG = changelog_of(HISTORY_GROUP).name
+_HISTORY_GROUPS = Grant("group", (HISTORY_GROUP,), ("Read",), is_prefix=True)
+_HISTORY_STATE = f"{HISTORY_GROUP}-"
+"""How the changelogs of these groups are called, and the topic that says which is live."""
+_KEEPS_HISTORIES = (
+    _events(HISTORY_KINDS, "Read"),
+    _HISTORY_GROUPS,
+    Grant("topic", (_HISTORY_STATE,), ("Read", "Write"), is_prefix=True),
+    Grant("transactionalId", (_HISTORY_STATE,), ("Write",), is_prefix=True),
+)
+_KNOWS_LIVE_GROUP = Grant("topic", (LIVE_GROUP.name,), ("Read",))
 _COLLECTED = tuple(kind for kind in EVENT_KINDS if kind != "exposure")
 """An exposure that anybody could send would be a forged result of an experiment."""
 
@@ -85,24 +92,23 @@ ROLES: tuple[Role, ...] = (
         "the history consumer: folds events, keeps its state, sets messages aside",
         (
             _KNOWS_TOPICS,
-            _events(HISTORY_KINDS, "Read"),
-            _group(HISTORY_GROUP, "Read"),
-            Grant("topic", (_HISTORY_CHANGELOG,), ("Read", "Write")),
+            *_KEEPS_HISTORIES,
             Grant("topic", (LATE.name, DEAD_LETTERS.name), ("Write",)),
-            Grant("transactionalId", (f"{_HISTORY_CHANGELOG}-",), ("Write",), is_prefix=True),
+        ),
+    ),
+    Role(
+        "rebuild",
+        "folds histories anew beside the live ones and switches (`features rebuild`)",
+        (
+            _KNOWS_TOPICS,
+            *_KEEPS_HISTORIES,
+            Grant("topic", (_HISTORY_STATE,), ("Create",), is_prefix=True),
         ),
     ),
     Role(
         "anchors",
-        "the anchors worker: reads events, keeps its state",
-        (
-            _KNOWS_TOPICS,
-            _events(EVENT_KINDS, "Read"),
-            Grant("group", (ANCHORS_GROUP,), ("Read",), is_prefix=True),
-            Grant("topic", (ANCHORS_GROUP,), ("Read", "Write"), is_prefix=True),
-            Grant("topic", (DEAD_LETTERS.name,), ("Write",)),
-            Grant("transactionalId", (ANCHORS_GROUP,), ("Write",), is_prefix=True),
-        ),
+        "the anchors worker: reads events; its state is in a folder of its own",
+        (_KNOWS_TOPICS, _events(EVENT_KINDS, "Read")),
     ),
     Role(
         "batch",
@@ -110,6 +116,7 @@ ROLES: tuple[Role, ...] = (
         (
             _KNOWS_TOPICS,
             _events(EVENT_KINDS, "Read"),
+            _KNOWS_LIVE_GROUP,
             Grant("group", ("",), ("Describe",), is_prefix=True),
         ),
     ),
@@ -120,7 +127,8 @@ ROLES: tuple[Role, ...] = (
             _KNOWS_TOPICS,
             _events(EVENT_KINDS, "Read"),
             _events(("erasure",), "Write"),
-            _group(HISTORY_GROUP, "Describe"),
+            _KNOWS_LIVE_GROUP,
+            Grant("group", (HISTORY_GROUP,), ("Describe",), is_prefix=True),
             _APPENDS,
         ),
     ),

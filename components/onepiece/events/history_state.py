@@ -124,6 +124,21 @@ class HistoryState:
             self._unwritten[user_id] = None
         self._unwritten.update(dict.fromkeys(self._asleep))
 
+    def categories_of(self, user_id: str) -> frozenset[str] | None:
+        """Names the categories in which a user has a memory; None for who is not known."""
+        history = self._histories.get(user_id)
+        if history is None:
+            value = self._asleep.get(user_id)
+            if value is None:
+                return None
+            history = decode_history(value)
+        return frozenset(history.memories)
+
+    def users(self) -> Iterator[str]:
+        """Yields every user."""
+        yield from self._histories
+        yield from self._asleep
+
     def forget_changes(self) -> None:
         """Takes the state as it is for written and saved: it was folded from what has been."""
         for history in self._histories.values():

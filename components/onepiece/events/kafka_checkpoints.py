@@ -69,6 +69,7 @@ class Checkpoints:
         asides: Iterable[Aside],
         offsets: Mapping[TopicPartition, int],
         *,
+        store_id: str,
         membership: Any,
     ) -> None:
         """Sends everything and commits it in one transaction.
@@ -77,6 +78,8 @@ class Checkpoints:
             states: Partition -> its state, of which what changed is written.
             asides: Messages to keep in side topics.
             offsets: Next offset to read of each partition.
+            store_id: Life of the online store that has all of the states; empty for none. It is
+                kept with the offsets, so that whoever goes on knows what the store may lack.
             membership: Of the group, as it was before all this was collected: a member that has
                 lost its partitions since cannot commit.
 
@@ -84,7 +87,7 @@ class Checkpoints:
             KafkaError: Nothing was committed, unless the broker went away in the very commit.
         """
         try:
-            self._send_and_commit(states, asides, offsets, membership)
+            self._send_and_commit(states, asides, _with_note(offsets, store_id), membership)
         except BaseException:
             self._abandon()
             raise
@@ -129,7 +132,7 @@ class Checkpoints:
         self,
         states: Mapping[int, HistoryState],
         asides: Iterable[Aside],
-        offsets: Mapping[TopicPartition, int],
+        offsets: Mapping[TopicPartition, OffsetAndMetadata],
         membership: Any,
     ) -> None:
         timeout_s = self._settings.timeout_s
@@ -146,8 +149,7 @@ class Checkpoints:
             if not future.succeeded():
                 future.get(timeout_s)
         if offsets:
-            wanted = {at: OffsetAndMetadata(offset, "", -1) for at, offset in offsets.items()}
-            run_within(lambda: producer.send_offsets_to_transaction(wanted, membership), timeout_s)
+            run_within(lambda: producer.send_offsets_to_transaction(offsets, membership), timeout_s)
         run_within(producer.commit_transaction, timeout_s)
 
     def _ready_producer(self) -> Any:
@@ -163,6 +165,12 @@ class Checkpoints:
             with suppress(KafkaError):
                 run_within(producer.abort_transaction, _ABORT_TIMEOUT_S)
             drop_producer(producer)
+
+
+def _with_note(
+    offsets: Mapping[TopicPartition, int], note: str
+) -> dict[TopicPartition, OffsetAndMetadata]:
+    return {at: OffsetAndMetadata(offset, note, -1) for at, offset in offsets.items()}
 
 
 def _send_aside(producer: Any, aside: Aside) -> Any:

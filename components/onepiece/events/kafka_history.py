@@ -16,27 +16,30 @@ the dead letters as it came, an event that is too late to the side topic.
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from typing import Any
 
 from kafka import TopicPartition
 from kafka.errors import KafkaError
 
-from onepiece.errors import InvalidEvent, Unavailable
+from onepiece.errors import Unavailable
 from onepiece.events.history import count_folded
 from onepiece.events.history_fold import Folded, HistoryRecipe
-from onepiece.events.history_state import HistoryState, HistoryWriter
+from onepiece.events.history_output import HistoryOutput
+from onepiece.events.history_replacement import NOWHERE, HistoryStore
+from onepiece.events.history_state import HistoryState
 from onepiece.events.kafka_checkpoints import Aside, Checkpoints
 from onepiece.events.kafka_clients import (
     explained,
-    kafka_partition_of,
     new_group_reader,
     topic_of_kind,
 )
 from onepiece.events.kafka_members import AssignmentNotes, CoPartitionedAssignor
+from onepiece.events.kafka_messages import read_message
+from onepiece.events.kafka_restore import restore
 from onepiece.events.kafka_settings import KafkaSettings
-from onepiece.events.schema import Event, parse_event
+from onepiece.events.schema import Event
 from onepiece.events.topics import (
     DEAD_LETTERS,
     HISTORY_KINDS,
@@ -53,6 +56,8 @@ log = logging.getLogger(__name__)
 
 _POLL_MS = 50
 """Longest wait of one poll for news."""
+_MAX_AGES = 100
+"""Events of a micro-batch whose age is measured; chosen here: 0.2 ms."""
 
 
 class KafkaHistoryConsumer:
@@ -61,7 +66,7 @@ class KafkaHistoryConsumer:
     def __init__(
         self,
         settings: KafkaSettings,
-        writer: HistoryWriter,
+        store: HistoryStore | None,
         *,
         checkpoints: Checkpoints,
         category_of: Mapping[str, str],
@@ -69,6 +74,8 @@ class KafkaHistoryConsumer:
         monotonic_s: Callable[[], float],
         now_ms: Callable[[], int],
         store_id: Callable[[], str] = lambda: "",
+        replaces: Checkpoints | None = None,
+        from_ms: int | None = None,
         checkpoint_interval_s: float = 5.0,
         max_records: int = 10_000,
     ) -> None:
@@ -76,7 +83,8 @@ class KafkaHistoryConsumer:
 
         Args:
             settings: Where the brokers are.
-            writer: Where histories are written.
+            store: Where histories are written; None to fold beside those that are served: then
+                nothing is set aside either.
             checkpoints: Of the group to join.
             category_of: Item id -> category id; the same in every member.
             recipe: The bounds of the histories.
@@ -84,6 +92,9 @@ class KafkaHistoryConsumer:
             now_ms: Unix ms, for the freshness that is measured, never for what is folded.
             store_id: Names the store's present life: when it changes, the store may have lost
                 what it held, and all is written again.
+            replaces: Of the group whose rows the store holds, if this one was folded beside it.
+            from_ms: Instant, Unix ms, from which on the brokers' messages are folded, where the
+                group has folded nothing yet; None for all.
             checkpoint_interval_s: Time between two checkpoints; 0 for one a micro-batch.
             max_records: Most messages of a micro-batch.
 
@@ -91,21 +102,25 @@ class KafkaHistoryConsumer:
             EventLogUnavailable: No broker answers.
         """
         self._settings = settings
-        self._writer = writer
+        self._is_beside = store is None
+        self._output = HistoryOutput(
+            NOWHERE if store is None else store,
+            store_id=store_id,
+            read_former=None if replaces is None else self._reader_of(replaces),
+        )
         self._category_of = category_of
         self._recipe = recipe
         self._monotonic_s = monotonic_s
         self._now_ms = now_ms
-        self._store_id = store_id
+        self._from_ms = from_ms
         self._checkpoint_interval_s = checkpoint_interval_s
         self._max_records = max_records
         self._states: dict[int, HistoryState] = {}
         self._next_offsets: dict[TopicPartition, int] = {}
         self._asides: dict[int, list[Aside]] = defaultdict(list)
+        self._unrestored: set[int] = set()
         self._is_dirty = False
         self._checkpointed_s = monotonic_s()
-        self._known_store_id: str | None = None
-        self._must_ask_store = True
         self._listener = AssignmentNotes()
         self._checkpoints = checkpoints
         self._kind_of = {topic_of_kind(settings, kind): kind for kind in HISTORY_KINDS}
@@ -118,6 +133,29 @@ class KafkaHistoryConsumer:
                 strategies=[CoPartitionedAssignor],
             )
 
+    def ends(self) -> dict[TopicPartition, int]:
+        """Asks the brokers for the ends of all topics.
+
+        Raises:
+            EventLogUnavailable: The brokers do not answer.
+        """
+        every = [
+            TopicPartition(topic, number)
+            for topic in self._kind_of
+            for number in range(self._settings.num_partitions)
+        ]
+        with explained(self._settings, "ask for the ends of the topics"):
+            ends = self._consumer.end_offsets(every, int(self._settings.timeout_s * 1_000))
+        return dict(ends)
+
+    def has_passed(self, ends: Mapping[TopicPartition, int]) -> bool:
+        """Says whether this member has every partition, and has folded each up to its end."""
+        if len(self._states) < self._settings.num_partitions:
+            return False
+        timeout_ms = int(self._settings.timeout_s * 1_000)
+        with explained(self._settings, "ask how far the topics were read"):
+            return all(self._consumer.position(at, timeout_ms) >= end for at, end in ends.items())
+
     @property
     def partitions(self) -> tuple[int, ...]:
         """Partitions whose users this member folds now, ascending."""
@@ -127,20 +165,22 @@ class KafkaHistoryConsumer:
         """Folds and writes one micro-batch; makes a checkpoint when it is due.
 
         Returns:
-            Number of messages read; 0 when there is no news.
+            Number of events read; 0 when there is no news.
 
         Raises:
             FeatureStoreUnavailable: The store does not answer; the next poll writes first.
             EventLogUnavailable: The brokers do not answer.
         """
-        self._follow_store()
+        if self._output.follow_store(self._states):
+            self._is_dirty = True
         self._write()
         with explained(self._settings, "read events"):
             batch = self._consumer.poll(_POLL_MS, max_records=self._max_records)
             given = self._follow_assignment()
         num_read = 0
         counts = [0] * len(Folded)
-        newest_ms = 0
+        stride = max(1, sum(map(len, batch.values())) // _MAX_AGES)
+        instants_ms = []
         for partition, messages in batch.items():
             state = self._states.get(partition.partition)
             # What was fetched before the partition was given back is read again, in order.
@@ -152,17 +192,17 @@ class KafkaHistoryConsumer:
                     continue
                 folded = state.fold(event)
                 counts[folded] += 1
-                newest_ms = max(newest_ms, event.at_ms)
+                num_read += 1
+                if num_read % stride == 0:
+                    instants_ms.append(event.at_ms)
                 if folded == Folded.TOO_LATE:
                     self._set_aside(LATE.name, message, "it came too late to be folded")
             self._next_offsets[partition] = messages[-1].offset + 1
-            num_read += len(messages)
-        if num_read:
             self._is_dirty = True
+        if num_read:
             count_folded(counts)
             self._write()
-            if newest_ms:
-                HISTORY_FRESHNESS_S.observe(max(0, self._now_ms() - newest_ms) / 1_000)
+            self._show_ages(instants_ms)
         if self._monotonic_s() - self._checkpointed_s >= self._checkpoint_interval_s:
             self.checkpoint()
         return num_read
@@ -172,12 +212,17 @@ class KafkaHistoryConsumer:
 
         Returns:
             Whether it is done; what failed, a rebalance for one, is tried again at the next.
+
+        Raises:
+            FeatureStoreUnavailable: The store does not answer.
         """
         self._checkpointed_s = self._monotonic_s()
-        self._must_ask_store = True
+        self._output.ask_again()
         self._show_lag()
         if not self._is_dirty:
             return True
+        # What was restored a moment ago may have to be written before it counts as written.
+        self._write()
         # Before anything is collected: a generation that ends in between then fails the commit.
         membership = self._consumer.group_metadata()
         owned = {partition.partition for partition in self._consumer.assignment()}
@@ -187,6 +232,7 @@ class KafkaHistoryConsumer:
                 states,
                 [aside for number in states for aside in self._asides[number]],
                 {p: offset for p, offset in self._next_offsets.items() if p.partition in states},
+                store_id=self._output.store_id or "",
                 membership=membership,
             )
         except KafkaError as error:
@@ -208,103 +254,101 @@ class KafkaHistoryConsumer:
         self._checkpoints.close()
 
     def _read(self, message: Any, state: HistoryState) -> Event | None:
-        """Parses a message and checks that it lies where its user's events belong."""
-        reason = ""
-        try:
-            event = parse_event(message.value or b"")
-        except InvalidEvent as error:
-            reason = str(error)
-        else:
-            number = self._settings.num_partitions
-            if event.kind != self._kind_of[message.topic]:
-                reason = f"an event of kind {event.kind} in topic {message.topic}"
-            elif message.key != event.user_id.encode():
-                reason = f"the key is {message.key!r}, not the user_id {event.user_id!a}"
-            # Whoever is known here has been checked: the hash costs more than the look.
-            elif event.user_id not in state and (
-                kafka_partition_of(event.user_id, number) != message.partition
-            ):
-                reason = (
-                    f"user_id {event.user_id!a} belongs to partition "
-                    f"{kafka_partition_of(event.user_id, number)} of {number}"
-                )
-            else:
-                return event
-        EVENTS_UNREADABLE.labels("history").inc()
-        self._set_aside(DEAD_LETTERS.name, message, reason)
-        return None
+        """Reads a message; keeps what is no event as it came."""
+        event = read_message(
+            message,
+            kind=self._kind_of[message.topic],
+            num_partitions=self._settings.num_partitions,
+            is_known=state,
+        )
+        if isinstance(event, str):
+            EVENTS_UNREADABLE.labels("history").inc()
+            self._set_aside(DEAD_LETTERS.name, message, event)
+            return None
+        return event
 
     def _set_aside(self, topic: str, message: Any, reason: str) -> None:
-        self._asides[message.partition].append(Aside(self._settings.topic(topic), message, reason))
+        if not self._is_beside:
+            aside = Aside(self._settings.topic(topic), message, reason)
+            self._asides[message.partition].append(aside)
 
     def _write(self) -> None:
-        """Writes the users that changed; on an error they stay to be written."""
-        for state in self._states.values():
-            try:
-                state.write_to(self._writer)
-            except BaseException:
-                self._must_ask_store = True
-                raise
-
-    def _follow_store(self) -> None:
-        """Writes everything again when the store has begun a new life."""
-        if not self._must_ask_store:
-            return
-        found = self._store_id()
-        if self._known_store_id is not None and found != self._known_store_id:
-            log.warning("the online store was restarted; writing every history again")
-            for state in self._states.values():
-                state.mark_all()
-        self._known_store_id, self._must_ask_store = found, False
+        if self._output.write(self._states):
+            self._is_dirty = True
 
     def _follow_assignment(self) -> set[int]:
         """Drops the state of what was taken, restores that of what was given.
 
         Returns:
-            Partitions given since the last call.
+            Partitions restored now. Those that could not be are tried again by the next call.
         """
-        given: set[int] = set()
+        restored: set[int] = set()
         for is_given, numbers in self._listener.take():
             if is_given:
-                given |= numbers
-                for number in numbers:
-                    self._restore(number)
-                continue
-            given -= numbers
-            for number in numbers:
-                self._states.pop(number, None)
-                self._asides.pop(number, None)
-            self._next_offsets = {
-                partition: offset
-                for partition, offset in self._next_offsets.items()
-                if partition.partition not in numbers
-            }
-        return given
+                self._unrestored |= numbers
+            else:
+                self._drop(numbers)
+        for number in sorted(self._unrestored):
+            self._restore(number)
+            self._unrestored.discard(number)
+            restored.add(number)
+        return restored
+
+    def _drop(self, numbers: Collection[int]) -> None:
+        """Forgets what another member has now."""
+        self._unrestored.difference_update(numbers)
+        self._output.drop(numbers)
+        for number in numbers:
+            self._states.pop(number, None)
+            self._asides.pop(number, None)
+        self._next_offsets = {
+            at: offset for at, offset in self._next_offsets.items() if at.partition not in numbers
+        }
 
     def _restore(self, number: int) -> None:
-        """Reads a partition's offsets, then its state, and goes on from there.
-
-        The offsets come first: `committed` waits for open transactions, so the state that is
-        read afterwards holds at least what they say.
-        """
+        """Reads a partition's state and goes on from where it was left."""
         started_s = self._monotonic_s()
-        partitions = [TopicPartition(topic, number) for topic in self._kind_of]
-        offsets = {partition: self._consumer.committed(partition) for partition in partitions}
         state = HistoryState(self._category_of, self._recipe)
-        num_messages = self._checkpoints.read(number, state)
+        restored = restore(
+            self._consumer,
+            [TopicPartition(topic, number) for topic in self._kind_of],
+            self._checkpoints,
+            state,
+            from_ms=self._from_ms,
+            timeout_ms=int(self._settings.timeout_s * 1_000),
+        )
         self._states[number] = state
-        for partition, offset in offsets.items():
-            if offset is None:
-                self._consumer.seek_to_beginning(partition)
-            else:
-                self._consumer.seek(partition, offset)
-                self._next_offsets[partition] = offset
+        self._next_offsets |= restored.next_offsets
+        self._output.take_restored(number, state, restored.store_ids)
+        self._is_dirty = True
         elapsed_s = self._monotonic_s() - started_s
         HISTORY_RESTORE_S.observe(elapsed_s)
         log.info(
             "history state restored",
-            extra={"partition": number, "num_messages": num_messages, "elapsed_s": elapsed_s},
+            extra={
+                "partition": number,
+                "num_messages": restored.num_messages,
+                "elapsed_s": elapsed_s,
+            },
         )
+
+    def _reader_of(self, checkpoints: Checkpoints) -> Callable[[int], HistoryState]:
+        """Makes what reads another group's histories of a partition."""
+
+        def read(number: int) -> HistoryState:
+            state = HistoryState(self._category_of, self._recipe)
+            with explained(self._settings, "read the former histories"):
+                checkpoints.read(number, state)
+            return state
+
+        return read
+
+    def _show_ages(self, instants_ms: Collection[int]) -> None:
+        if self._is_beside:
+            return
+        now_ms = self._now_ms()
+        for at_ms in instants_ms:
+            HISTORY_FRESHNESS_S.observe(max(0, now_ms - at_ms) / 1_000)
 
     def _show_lag(self) -> None:
         ends = ((p, self._consumer.highwater(p)) for p in self._next_offsets)

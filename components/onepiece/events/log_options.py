@@ -8,6 +8,7 @@ from pathlib import Path
 from onepiece.events.kafka_settings import PREFIX, KafkaSettings
 from onepiece.events.log import EventLog
 from onepiece.events.open_log import LogPlace, open_log
+from onepiece.events.topics import HISTORY_GROUP
 from onepiece.parsing import read_settings
 
 
@@ -42,3 +43,17 @@ def kafka_settings(environment: Mapping[str, str]) -> KafkaSettings:
         InvalidInput: A variable is unknown, missing or out of bounds.
     """
     return read_settings(environment, KafkaSettings, prefix=PREFIX)
+
+
+def live_history_group(args: argparse.Namespace, environment: Mapping[str, str]) -> str:
+    """Names the group of history consumers whose histories are served.
+
+    Raises:
+        EventLogUnavailable: No broker answers.
+    """
+    if not args.kafka:
+        return HISTORY_GROUP
+    from onepiece.events.kafka_live_group import LiveGroupTopic
+
+    with closing(LiveGroupTopic(kafka_settings(environment))) as topic:
+        return topic.read().name

@@ -93,7 +93,9 @@ DEAD_LETTERS = Topic(
 )
 """What no reader can use; `onepiece events dead-letters` lists and replays it."""
 HISTORY_GROUP = "history"
-"""Consumer group of the history consumer."""
+"""Consumer group of the history consumer; those of rebuilt histories are `history-N`."""
+LIVE_GROUP = Topic("history-live", "which group's histories are served", False, cleanup="compact")
+"""How `onepiece features rebuild` switches from one group of history consumers to another."""
 REPLAY_GROUP = "dead-letters-replay"
 """Group whose offsets say how far dead letters have been replayed."""
 
@@ -123,6 +125,7 @@ TOPICS: tuple[Topic, ...] = (
     LATE,
     DEAD_LETTERS,
     changelog_of(HISTORY_GROUP),
+    LIVE_GROUP,
     ITEMS,
 )
 """Every topic."""

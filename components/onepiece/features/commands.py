@@ -6,22 +6,27 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onepiece.events.log_options import add_log_options, kafka_settings, opened_log
+from onepiece.events.log_options import (
+    add_log_options,
+    kafka_settings,
+    live_history_group,
+    opened_log,
+)
 from onepiece.features.anchor_commands import add_anchor_command
 from onepiece.features.forget_commands import add_forget_command
 from onepiece.features.materialize_commands import add_materialize_command
+from onepiece.features.rebuild_commands import add_rebuild_command
 
 if TYPE_CHECKING:
     from onepiece.events.catalogue import Catalogue
     from onepiece.events.history import HistoryConsumer
-    from onepiece.events.kafka_history import KafkaHistoryConsumer
+    from onepiece.events.kafka_follower import LiveHistoryConsumer
     from onepiece.events.log import EventLog
     from onepiece.features.recipe import FeaturesRecipe
     from onepiece.features.store import OnlineStore
@@ -36,6 +41,7 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     _add_consume(subparsers)
     add_materialize_command(subparsers)
     add_forget_command(subparsers)
+    add_rebuild_command(subparsers)
 
 
 def run_apply(args: argparse.Namespace) -> int:
@@ -103,7 +109,11 @@ def run_check(args: argparse.Namespace) -> int:
         closing(open_online_store(args.store)) as store,
     ):
         result = check_histories(
-            log, store, category_of=catalogue.category_of, recipe=recipe.history
+            log,
+            store,
+            category_of=catalogue.category_of,
+            recipe=recipe.history,
+            group=live_history_group(args, os.environ),
         )
     _print(asdict(result), is_json=args.json)
     return 1 if result.num_mismatches else 0
@@ -141,10 +151,11 @@ def run_consume(args: argparse.Namespace) -> int:
 @contextmanager
 def _history_consumer(
     args: argparse.Namespace, store: "OnlineStore"
-) -> "Iterator[HistoryConsumer | KafkaHistoryConsumer]":
+) -> "Iterator[HistoryConsumer | LiveHistoryConsumer]":
     """Makes the consumer of the log that was asked for; it leaves in order."""
     from onepiece.datasets.catalogue_file import read_catalogue
     from onepiece.errors import InvalidInput
+    from onepiece.features.rebuild_commands import live_consumer
 
     recipe = _recipe(args).history
     if not args.kafka:
@@ -155,22 +166,13 @@ def _history_consumer(
         return
     if args.until_idle:
         raise InvalidInput("--until-idle is for an embedded log; on Kafka members come and go")
-    from onepiece.events.kafka_checkpoints import Checkpoints
-    from onepiece.events.kafka_history import KafkaHistoryConsumer
-
-    settings = kafka_settings(os.environ)
-    consumer = KafkaHistoryConsumer(
-        settings,
+    with live_consumer(
+        kafka_settings(os.environ),
         store,
-        checkpoints=Checkpoints(settings, monotonic_s=time.monotonic),
         category_of=read_catalogue(args.catalogue).category_of,
         recipe=recipe,
-        monotonic_s=time.monotonic,
-        now_ms=lambda: time.time_ns() // 1_000_000,
-        store_id=store.server_id,
         checkpoint_interval_s=args.checkpoint_interval_s,
-    )
-    with closing(consumer):
+    ) as consumer:
         yield consumer
 
 

@@ -74,6 +74,17 @@ class FeastSqlite:
         """Writes users' histories in one batch; an older version never wins."""
         self.write_rows(history_rows(updates))
 
+    def replace_histories(
+        self,
+        updates: Sequence[HistoryUpdate],
+        *,
+        gone_users: Collection[str],
+        gone_memories: Collection[tuple[str, str]],
+    ) -> None:
+        """Writes histories whatever version is stored; deletes those that are gone."""
+        self._write_rows(history_rows(updates), is_replacing=True)
+        self._delete({RECENT_VIEW: [(user,) for user in gone_users], MEMORY_VIEW: gone_memories})
+
     def write_queries(self, updates: Sequence[QueryUpdate]) -> None:
         """Writes queries' anchors in one batch; an older `available_at_ms` never wins."""
         self.write_rows(query_rows(updates))
@@ -84,17 +95,13 @@ class FeastSqlite:
 
     def delete_user(self, user_id: str, category_ids: Collection[str]) -> None:
         """Deletes a user's history, profile and memories; there may be none."""
-        keys: dict[str, list[tuple[str, ...]]] = {
-            RECENT_VIEW: [(user_id,)],
-            PROFILE_VIEW: [(user_id,)],
-            MEMORY_VIEW: [(user_id, category_id) for category_id in category_ids],
-        }
-        with self._transaction() as connection:
-            for view, of_view in keys.items():
-                connection.executemany(
-                    f"DELETE FROM {self._table(view)} WHERE entity_key = ?",  # noqa: S608
-                    [(entity_key(view, key),) for key in of_view],
-                )
+        self._delete(
+            {
+                RECENT_VIEW: [(user_id,)],
+                PROFILE_VIEW: [(user_id,)],
+                MEMORY_VIEW: [(user_id, category_id) for category_id in category_ids],
+            }
+        )
 
     def server_id(self) -> str:
         """Names the file: another one has other rows."""
@@ -121,11 +128,29 @@ class FeastSqlite:
 
     def write_rows(self, rows_by_view: Mapping[str, Sequence[ViewRow]]) -> None:
         """Writes each view's rows in one transaction."""
+        self._write_rows(rows_by_view)
+
+    def _delete(self, keys: Mapping[str, Collection[tuple[str, ...]]]) -> None:
+        """Deletes rows of views by their keys, in one transaction."""
+        with self._transaction() as connection:
+            for view, of_view in keys.items():
+                connection.executemany(
+                    f"DELETE FROM {self._table(view)} WHERE entity_key = ?",  # noqa: S608
+                    [(entity_key(view, key),) for key in of_view],
+                )
+
+    def _write_rows(
+        self, rows_by_view: Mapping[str, Sequence[ViewRow]], *, is_replacing: bool = False
+    ) -> None:
         for view, rows in rows_by_view.items():
             if not rows:
                 continue
             with self._transaction() as connection:
-                newest = self._newer_rows(connection, view, rows)
+                newest = (
+                    {entity_key(view, row.key): row for row in rows}
+                    if is_replacing
+                    else self._newer_rows(connection, view, rows)
+                )
                 provider = self._feast._get_provider()
                 batch = [_to_batch_row(view, row) for row in newest.values()]
                 # Ends the transaction, too.

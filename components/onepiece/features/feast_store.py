@@ -115,6 +115,16 @@ class FeastStore:
         """Writes users' histories in one batch; an older version never wins."""
         self._online.write_histories(updates)
 
+    def replace_histories(
+        self,
+        updates: Sequence[HistoryUpdate],
+        *,
+        gone_users: Collection[str],
+        gone_memories: Collection[tuple[str, str]],
+    ) -> None:
+        """Writes histories whatever version is stored; deletes those that are gone."""
+        self._online.replace_histories(updates, gone_users=gone_users, gone_memories=gone_memories)
+
     def write_queries(self, updates: Sequence[QueryUpdate]) -> None:
         """Writes queries' anchors in one batch; an older `available_at_ms` never wins."""
         self._online.write_queries(updates)

@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
-from onepiece.events.log_options import add_log_options, opened_log
+from onepiece.events.log_options import add_log_options, live_history_group, opened_log
 
 
 def add_forget_command(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -66,6 +66,7 @@ def _run(args: argparse.Namespace) -> int:
             timeout_s=args.timeout_s,
             clock=time.monotonic,
             pause=time.sleep,
+            group=live_history_group(args, os.environ),
             poll_interval_s=0.2,
         )
         forgotten = forget_user(

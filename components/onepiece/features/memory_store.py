@@ -51,6 +51,21 @@ class MemoryStore:
             for category_id, memory in update.memories.items():
                 self._memories.write((update.user_id, category_id), memory, version)
 
+    def replace_histories(
+        self,
+        updates: Sequence[HistoryUpdate],
+        *,
+        gone_users: Collection[str],
+        gone_memories: Collection[tuple[str, str]],
+    ) -> None:
+        """Writes histories in place of every version there is; deletes those that are gone."""
+        self._recents.delete([*gone_users, *(update.user_id for update in updates)])
+        self._memories.delete(gone_memories)
+        self._memories.delete(
+            (update.user_id, category) for update in updates for category in update.memories
+        )
+        self.write_histories(updates)
+
     def write_queries(self, updates: Sequence[QueryUpdate]) -> None:
         """Writes queries' anchors in one batch; an older `available_at_ms` never wins."""
         for update in updates:

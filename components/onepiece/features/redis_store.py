@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import redis
 from redis.backoff import NoBackoff
@@ -44,7 +44,7 @@ from onepiece.telemetry import FEATURES_ROWS_STALE, FEATURES_ROWS_WRITTEN
 READER_ACL = "resetkeys %R~*onepiece -@all +hmget +info"
 """Rules of a user who only reads (`ACL SETUSER server on >PASSWORD ...`): every key ends in the
 project's name, here "onepiece"."""
-WRITER_ACL = f"{READER_ACL} ~*onepiece +hget +hset +unlink +evalsha +script|load"
+WRITER_ACL = f"{READER_ACL} ~*onepiece +hget +hset +hdel +unlink +evalsha +script|load"
 """Rules of a user who writes, too: the history consumer and the daily batch."""
 MAX_ROWS_PER_CALL = 64
 """Rows of one call of the script; chosen here: Redis answers nobody else for 0.6 ms."""
@@ -55,11 +55,13 @@ MAX_KEYS_PER_READ = 1_024
 _USER_VIEWS = (RECENT_VIEW, PROFILE_VIEW)
 """Views that share the hash of a user, as Feast keeps one an entity."""
 _WRITE = """
--- KEYS: the rows' hashes. ARGV: the number of fields, their names, then each row's values.
+-- KEYS: the rows' hashes. ARGV: the number of fields, their names, then each row's values, and
+-- at the end "replace" for rows that are written whatever is stored.
 -- The last two fields are the version, a Value message, and the instant.
 -- Answers how many rows were not newer than the stored ones. It must say what schema.is_newer says.
 local num_fields = tonumber(ARGV[1])
 local version_field = ARGV[num_fields]
+local is_replacing = ARGV[#ARGV] == 'replace'
 local row = {}
 for place = 1, num_fields do row[2 * place - 1] = ARGV[1 + place] end
 
@@ -86,7 +88,7 @@ local num_stale = 0
 for number = 1, #KEYS do
   local before = 1 + number * num_fields
   local stored = redis.call('HGET', KEYS[number], version_field)
-  if is_newer(ARGV[before + num_fields - 1], stored) then
+  if is_replacing or is_newer(ARGV[before + num_fields - 1], stored) then
     for place = 1, num_fields do row[2 * place] = ARGV[before + place] end
     redis.call('HSET', KEYS[number], unpack(row))
   else
@@ -113,6 +115,24 @@ class RedisStore:
     def write_histories(self, updates: Sequence[HistoryUpdate]) -> None:
         """Writes users' histories in one batch; an older version never wins."""
         self.write_rows(history_rows(updates))
+
+    def replace_histories(
+        self,
+        updates: Sequence[HistoryUpdate],
+        *,
+        gone_users: Collection[str],
+        gone_memories: Collection[tuple[str, str]],
+    ) -> None:
+        """Writes histories whatever version is stored; deletes those that are gone."""
+        self._write_rows(history_rows(updates), "replace")
+        pipeline = self._redis.pipeline(transaction=False)
+        for user_id in gone_users:
+            # Her profile is in the same hash.
+            pipeline.hdel(self._key(RECENT_VIEW, (user_id,)), *self._fields[RECENT_VIEW])
+        for key in gone_memories:
+            pipeline.unlink(self._key(MEMORY_VIEW, key))
+        with self._as_unavailable():
+            _execute(pipeline)
 
     def write_queries(self, updates: Sequence[QueryUpdate]) -> None:
         """Writes queries' anchors in one batch; an older `available_at_ms` never wins."""
@@ -173,12 +193,19 @@ class RedisStore:
 
     def write_rows(self, rows_by_view: Mapping[str, Sequence[ViewRow]]) -> None:
         """Writes the views one after the other, a thousand rows a round trip."""
+        self._write_rows(rows_by_view, "compare")
+
+    def _write_rows(
+        self,
+        rows_by_view: Mapping[str, Sequence[ViewRow]],
+        how: Literal["compare", "replace"],
+    ) -> None:
         for view, rows in rows_by_view.items():
             num_stale = 0
             for first in range(0, len(rows), MAX_ROWS_PER_BATCH):
                 batch = rows[first : first + MAX_ROWS_PER_BATCH]
                 calls = [
-                    self._call(view, batch[at : at + MAX_ROWS_PER_CALL])
+                    [*self._call(view, batch[at : at + MAX_ROWS_PER_CALL]), how]
                     for at in range(0, len(batch), MAX_ROWS_PER_CALL)
                 ]
                 with self._as_unavailable():

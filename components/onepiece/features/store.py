@@ -71,6 +71,25 @@ class OnlineStore(Protocol):
         """Writes users' histories in one batch; an older version never wins."""
         ...
 
+    def replace_histories(
+        self,
+        updates: Sequence[HistoryUpdate],
+        *,
+        gone_users: Collection[str],
+        gone_memories: Collection[tuple[str, str]],
+    ) -> None:
+        """Writes users' histories whatever version is stored, and deletes those that are gone.
+
+        For histories that were folded anew: an older version may be the right one. Nobody else
+        may write them meanwhile. Whoever reads finds the old row or the new one, never none.
+
+        Args:
+            updates: What users have now.
+            gone_users: Who has no history any more; what else is stored of them stays.
+            gone_memories: User and category of memories that are no more.
+        """
+        ...
+
     def write_queries(self, updates: Sequence[QueryUpdate]) -> None:
         """Writes queries' anchors in one batch; an older `available_at_ms` never wins."""
         ...

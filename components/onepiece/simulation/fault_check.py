@@ -6,15 +6,13 @@ from contextlib import closing
 from pathlib import Path
 
 from onepiece.events.history_fold import HistoryRecipe
-from onepiece.events.history_state import HistoryState, HistoryUpdate
+from onepiece.events.history_state import HistoryState
 from onepiece.events.kafka_log import KafkaEventLog
 from onepiece.events.kafka_settings import KafkaSettings
 from onepiece.events.log import read_events
 from onepiece.events.schema import Event
+from onepiece.features.check import differing
 from onepiece.features.open_store import open_online_store
-from onepiece.features.store import OnlineStore, SignalKey
-
-_KEYS_PER_READ = 500
 
 
 def wrong_histories(
@@ -29,8 +27,7 @@ def wrong_histories(
         patience_s: Longest time for the store to get there.
 
     Returns:
-        Histories that differ, as "user / category" with "-" for the recent one, and the number
-        compared.
+        Histories that differ, as `differing` names them, and the number compared.
     """
     state = HistoryState(category_of, HistoryRecipe())
     for event in events:
@@ -39,11 +36,7 @@ def wrong_histories(
     deadline_s = time.monotonic() + patience_s
     while True:
         with closing(open_online_store(store)) as opened:
-            wrong = [
-                name
-                for first in range(0, len(expected), _KEYS_PER_READ)
-                for name in _wrong_of(expected[first : first + _KEYS_PER_READ], opened)
-            ]
+            wrong = differing(expected, opened)
         if not wrong or time.monotonic() > deadline_s:
             return wrong, sum(1 + len(update.memories) for update in expected)
         time.sleep(0.5)
@@ -53,17 +46,3 @@ def ids_in_log(settings: KafkaSettings) -> set[str]:
     """Reads the ids of all events in the log."""
     with closing(KafkaEventLog.open(settings)) as log:
         return {event.event_id for event in read_events(log)}
-
-
-def _wrong_of(updates: list[HistoryUpdate], store: OnlineStore) -> list[str]:
-    pairs = [(update, category) for update in updates for category in (*update.memories, "-")]
-    keys = [SignalKey(u.user_id, "-", category, u.available_at_ms) for u, category in pairs]
-    return [
-        f"{update.user_id} / {category}"
-        for (update, category), found in zip(pairs, store.read(keys), strict=True)
-        if (
-            found.recent != update.recent
-            if category == "-"
-            else found.memory != update.memories[category]
-        )
-    ]

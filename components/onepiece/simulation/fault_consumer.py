@@ -13,11 +13,12 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from onepiece.datasets.catalogue_file import read_catalogue
 from onepiece.events.history_fold import HistoryRecipe
-from onepiece.events.history_state import HistoryUpdate, HistoryWriter
+from onepiece.events.history_replacement import HistoryStore
+from onepiece.events.history_state import HistoryUpdate
 from onepiece.events.kafka_checkpoints import Checkpoints
 from onepiece.events.kafka_history import KafkaHistoryConsumer
 from onepiece.events.kafka_settings import KafkaSettings
@@ -49,14 +50,17 @@ class DeathNote:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-class _DyingWriter:
-    def __init__(self, writer: HistoryWriter, note: DeathNote) -> None:
-        self._writer = writer
+class _DyingStore:
+    def __init__(self, store: HistoryStore, note: DeathNote) -> None:
+        self._store = store
         self._note = note
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
 
     def write_histories(self, updates: Sequence[HistoryUpdate]) -> None:
         """Writes, and may die then."""
-        self._writer.write_histories(updates)
+        self._store.write_histories(updates)
         self._note.look("write")
 
 
@@ -124,7 +128,7 @@ def main() -> int:
     checkpoints.note = note
     consumer = DyingConsumer(
         settings,
-        _DyingWriter(store, note),
+        cast("HistoryStore", _DyingStore(store, note)),
         checkpoints=checkpoints,
         category_of=read_catalogue(args.catalogue).category_of,
         recipe=HistoryRecipe(),

@@ -5,7 +5,8 @@ import json
 import random
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import closing
 
 import pytest
 
@@ -14,8 +15,11 @@ from onepiece.events.history_state import HistoryState, HistoryUpdate
 from onepiece.events.kafka_checkpoints import Checkpoints
 from onepiece.events.kafka_clients import kafka_partition_of, new_producer, new_reader
 from onepiece.events.kafka_dead_letters import list_dead_letters, replay_dead_letters
+from onepiece.events.kafka_follower import LiveHistoryConsumer
 from onepiece.events.kafka_history import KafkaHistoryConsumer
+from onepiece.events.kafka_live_group import LiveGroup, LiveGroupTopic
 from onepiece.events.kafka_log import KafkaEventLog
+from onepiece.events.kafka_rebuild import Rebuilt, rebuild
 from onepiece.events.kafka_settings import KafkaSettings
 from onepiece.events.schema import (
     DAY_MS,
@@ -53,6 +57,20 @@ class Store:
                 if self.rows.get(key, ((0, 0), None))[0] <= version:
                     self.rows[key] = version, interactions
 
+    def replace_histories(
+        self,
+        updates: Sequence[HistoryUpdate],
+        *,
+        gone_users: Collection[str],
+        gone_memories: Collection[tuple[str, str]],
+    ) -> None:
+        for update in updates:
+            version = update.available_at_ms, update.num_events
+            rows = {("", update.recent), *update.memories.items()}
+            self.rows |= {(update.user_id, where): (version, found) for where, found in rows}
+        for key in (*gone_memories, *((user, "") for user in gone_users)):
+            self.rows.pop(key, None)
+
     def content(self) -> dict[tuple[str, str], object]:
         return {key: interactions for key, (_, interactions) in self.rows.items() if interactions}
 
@@ -70,23 +88,58 @@ class Shop:
             session_timeout_s=6.0,
         )
         self.log = KafkaEventLog.create(self.settings)
-        self.consumers: list[KafkaHistoryConsumer] = []
+        self.consumers: list[KafkaHistoryConsumer | LiveHistoryConsumer] = []
 
     def start(self, store: Store, **options: object) -> KafkaHistoryConsumer:
-        self.consumers.append(
-            KafkaHistoryConsumer(
+        consumer = self._new_consumer(store, "history", **options)
+        self.consumers.append(consumer)
+        return consumer
+
+    def start_live(self, store: Store, **options: object) -> LiveHistoryConsumer:
+        """Starts a consumer that follows the live group."""
+
+        def start(live: LiveGroup) -> KafkaHistoryConsumer:
+            former = live.before and self._checkpoints(live.before)
+            return self._new_consumer(store, live.name, replaces=former or None, **options)
+
+        topic = LiveGroupTopic(self.settings)
+        consumer = LiveHistoryConsumer(topic, start=start, monotonic_s=time.monotonic)
+        self.consumers.append(consumer)
+        return consumer
+
+    def rebuild(self, *members: LiveHistoryConsumer, **options: object) -> Rebuilt:
+        """Rebuilds while the members go on."""
+
+        def pause(_: float) -> None:
+            for member in members:
+                member.poll()
+
+        with closing(LiveGroupTopic(self.settings)) as topic:
+            return rebuild(
                 self.settings,
-                store,
-                checkpoints=Checkpoints(self.settings, monotonic_s=time.monotonic),
-                category_of=CATEGORY_OF,
-                recipe=RECIPE,
+                topic,
+                start=lambda group: self._new_consumer(None, group, **options),
                 monotonic_s=time.monotonic,
-                now_ms=lambda: NOW_MS,
-                store_id=lambda: store.life,
-                **{"checkpoint_interval_s": 0.0, **options},
+                pause=pause,
+                timeout_s=PATIENCE_S,
             )
+
+    def _new_consumer(
+        self, store: Store | None, group: str, **options: object
+    ) -> KafkaHistoryConsumer:
+        return KafkaHistoryConsumer(
+            self.settings,
+            store,
+            checkpoints=self._checkpoints(group),
+            recipe=RECIPE,
+            monotonic_s=time.monotonic,
+            now_ms=lambda: NOW_MS,
+            store_id=lambda: "" if store is None else store.life,
+            **{"category_of": CATEGORY_OF, "checkpoint_interval_s": 0.0, **options},
         )
-        return self.consumers[-1]
+
+    def _checkpoints(self, group: str) -> Checkpoints:
+        return Checkpoints(self.settings, monotonic_s=time.monotonic, group=group)
 
     def forget(self, consumer: KafkaHistoryConsumer) -> None:
         """Ends a consumer without a checkpoint, so that what it holds in memory is lost."""
@@ -127,7 +180,9 @@ def shop(kafka_broker, caplog: pytest.LogCaptureFixture) -> Iterator[Shop]:
     gc.collect()
 
 
-def poll_until(done: Callable[[], bool], *consumers: KafkaHistoryConsumer) -> None:
+def poll_until(
+    done: Callable[[], bool], *consumers: KafkaHistoryConsumer | LiveHistoryConsumer
+) -> None:
     deadline_s = time.monotonic() + PATIENCE_S
     while not done():
         assert time.monotonic() < deadline_s, "the consumers did not get there"
@@ -170,9 +225,11 @@ def mixed_events(count: int, *, start: int = 0) -> list[Event]:
     return events
 
 
-def folded(events: Sequence[Event]) -> dict[tuple[str, str], object]:
+def folded(
+    events: Sequence[Event], category_of: Mapping[str, str] = CATEGORY_OF
+) -> dict[tuple[str, str], object]:
     """What the store must hold: the plain fold of all events."""
-    store, state = Store(), HistoryState(CATEGORY_OF, RECIPE)
+    store, state = Store(), HistoryState(category_of, RECIPE)
     for event in events:
         state.fold(event)
     store.write_histories(state.take_updates())
@@ -306,6 +363,81 @@ def test_a_store_that_lost_everything_gets_everything_again(shop):
     store.rows.clear()
     store.life = "second"
     poll_until(lambda: store.content() == folded(events), consumer)
+
+
+def test_who_goes_on_writes_again_what_the_store_has_lost_meanwhile(shop):
+    events, store = mixed_events(100), Store()
+    shop.log.append(events)
+    first = shop.start(store)
+    poll_until(lambda: store.content() == folded(events), first)
+    poll_until(lambda: first.poll() == 0 and first.checkpoint(), first)
+
+    shop.consumers.remove(first)
+    first.close()
+    store.rows.clear()
+    store.life = "second"
+    second = shop.start(store)
+    poll_until(lambda: store.content() == folded(events), second)
+
+
+def test_rebuilt_histories_take_the_place_of_all_that_is_served(shop):
+    wrong = {"milk": "fruit", "cheese": "dairy", "apple": "toys"}
+    store, early, late = Store(), mixed_events(200), mixed_events(90, start=200)
+    early.append(click(1_000, "only early"))
+    shop.log.append(early)
+    time.sleep(0.05)
+    from_ms = time.time_ns() // 1_000_000
+    shop.log.append(late)
+    old = shop.start_live(store, category_of=wrong)
+    poll_until(lambda: store.content() == folded([*early, *late], wrong), old)
+    shop.consumers.remove(old)
+    old.close()
+    members = [shop.start_live(store), shop.start_live(store)]
+
+    first = shop.rebuild(*members, from_ms=from_ms)
+    after_first = store.content()
+    more = mixed_events(40, start=400)
+    shop.log.append(more)
+    poll_until(lambda: store.content() == folded([*late, *more]), *members)
+    second = shop.rebuild(*members)
+
+    assert after_first == folded(late)
+    assert store.content() == folded([*early, *late, *more])
+    assert (first.before, first.group, first.num_events) == ("history", "history-2", len(late))
+    assert (second.before, second.group) == ("history-2", "history-3")
+
+
+def test_a_rebuild_that_was_interrupted_is_not_gone_on_with(shop):
+    store, events = Store(), mixed_events(50)
+    shop.log.append(events)
+    member = shop.start_live(store)
+    poll_until(lambda: store.content() == folded(events), member)
+    interrupted = shop._new_consumer(None, "history-2", category_of={})
+    poll_until(lambda: interrupted.poll() > 0)
+    interrupted.close()
+
+    assert shop.rebuild(member).group == "history-3"
+    assert store.content() == folded(events)
+
+
+def test_new_histories_are_not_written_while_members_write_the_old_ones(shop):
+    store, events = Store(), mixed_events(50)
+    shop.log.append(events)
+    slow = shop.start_live(store)
+    poll_until(lambda: store.content() == folded(events), slow)
+    shop.consumers.remove(slow)
+    with closing(LiveGroupTopic(shop.settings)) as topic:
+        topic.switch(LiveGroup("history-2", "history"))
+    before = dict(store.rows)
+
+    quick = shop.start_live(store, category_of={})
+    deadline_s = time.monotonic() + 2.5
+    while time.monotonic() < deadline_s:
+        assert quick.poll() == 0
+    assert store.rows == before
+
+    slow.close()
+    poll_until(lambda: store.content() == folded(events, {}), quick)
 
 
 def broken(rng: random.Random, number: int) -> tuple[bytes, bytes]:

@@ -20,8 +20,11 @@ from onepiece.events.kafka_acls import grant_role
 from onepiece.events.kafka_checkpoints import Checkpoints
 from onepiece.events.kafka_clients import new_admin, new_producer
 from onepiece.events.kafka_dead_letters import list_dead_letters, replay_dead_letters
+from onepiece.events.kafka_follower import LiveHistoryConsumer
 from onepiece.events.kafka_history import KafkaHistoryConsumer
+from onepiece.events.kafka_live_group import LiveGroupTopic
 from onepiece.events.kafka_log import KafkaEventLog
+from onepiece.events.kafka_rebuild import rebuild
 from onepiece.events.kafka_settings import PREFIX, KafkaSettings
 from onepiece.events.kafka_topics import apply_topics
 from onepiece.events.log import read_events
@@ -139,6 +142,9 @@ class Store:
     def write_histories(self, updates: list[HistoryUpdate]) -> None:
         self.rows |= {update.user_id: update for update in updates}
 
+    def replace_histories(self, updates: list[HistoryUpdate], **gone: object) -> None:
+        self.write_histories(updates)
+
 
 def click(number: int, user: str = "ann") -> Click:
     at_ms = NOW_MS + number
@@ -155,17 +161,46 @@ def exposure(number: int) -> Exposure:
     )
 
 
-def new_consumer(settings: KafkaSettings, store: Store) -> KafkaHistoryConsumer:
+def new_consumer(
+    settings: KafkaSettings, store: Store | None, group: str = "history", before: str | None = None
+) -> KafkaHistoryConsumer:
+    def checkpoints(group: str) -> Checkpoints:
+        return Checkpoints(settings, monotonic_s=time.monotonic, group=group)
+
     return KafkaHistoryConsumer(
         settings,
         store,
-        checkpoints=Checkpoints(settings, monotonic_s=time.monotonic),
+        checkpoints=checkpoints(group),
+        replaces=None if before is None else checkpoints(before),
+        store_id=lambda: "" if store is None else "redis",
         category_of={"milk": "dairy"},
         recipe=HistoryRecipe(),
         monotonic_s=time.monotonic,
         now_ms=lambda: NOW_MS,
         checkpoint_interval_s=0.0,
     )
+
+
+def rebuild_and_follow(settings: KafkaSettings, of_member: KafkaSettings, store: Store) -> str:
+    """Rebuilds while a member follows, each as its own user; names the group that is live."""
+    with (
+        closing(LiveGroupTopic(settings)) as topic,
+        closing(
+            LiveHistoryConsumer(
+                LiveGroupTopic(of_member),
+                start=lambda live: new_consumer(of_member, store, live.name, live.before),
+                monotonic_s=time.monotonic,
+            )
+        ) as member,
+    ):
+        return rebuild(
+            settings,
+            topic,
+            start=lambda group: new_consumer(settings, None, group),
+            monotonic_s=time.monotonic,
+            pause=lambda _: member.poll(),
+            timeout_s=60,
+        ).group
 
 
 def append_as(settings: KafkaSettings, event: Event) -> None:
@@ -188,11 +223,16 @@ def test_each_role_can_do_its_work_and_no_other(cluster, caplog):
     with closing(KafkaEventLog.open(cluster.settings("batch"))) as log:
         read = {event.event_id for event in read_events(log)}
         committed = sum(log.committed("history"))
+    with closing(KafkaEventLog.open(cluster.settings("anchors"))) as log:
+        assert {event.event_id for event in read_events(log)} == read
     append_as(
         cluster.settings("forget"),
         Erasure(event_id="z", user_id="bob", at_ms=NOW_MS, received_at_ms=NOW_MS),
     )
     consumer.close()
+    rebuilt = rebuild_and_follow(cluster.settings("rebuild"), cluster.settings("history"), store)
+    with closing(LiveGroupTopic(cluster.settings("forget"))) as topic:
+        assert topic.read().name == rebuilt
 
     assert read == {"c1", "x1"}
     assert committed >= 1

@@ -21,6 +21,7 @@ def test_only_the_router_and_who_replays_dead_letters_append_exposures():
 
 def test_only_the_admin_makes_topics_and_touches_the_cluster():
     assert who_may("Create", "clicks") == {"admin"}
+    assert who_may("Create", "history-2-changelog") == {"admin", "rebuild"}
     assert {
         role.name for role in ROLES for grant in role.grants if grant.resource == "cluster"
     } == {"admin"}

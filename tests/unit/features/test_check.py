@@ -31,7 +31,7 @@ def test_what_the_consumer_wrote_agrees_with_the_log(shop, log):
 
     result = check_histories(log, store, category_of=shop.catalogue.category_of, recipe=RECIPE)
 
-    assert (result.num_users, result.num_keys, result.num_mismatches) == (1, 3, 0)
+    assert (result.num_users, result.num_keys, result.num_mismatches) == (1, 4, 0)
 
 
 def test_events_that_are_not_consumed_yet_are_not_missed(shop, log):
@@ -52,5 +52,5 @@ def test_a_history_that_was_lost_or_changed_is_found(shop, log):
         log, MemoryStore(), category_of=shop.catalogue.category_of, recipe=RECIPE
     )
 
-    assert changed.examples == ("u / milk: memory",)
-    assert lost.num_mismatches == 3
+    assert changed.examples == ("u: memory of milk",)
+    assert lost.num_mismatches == 4
