@@ -18,8 +18,8 @@ from onepiece.errors import (
 )
 from onepiece.events.history import HistoryConsumer, HistoryRecipe
 from onepiece.events.kafka_settings import KafkaSettings
-from onepiece.events.log import EventLog, read_users
-from onepiece.events.schema import Click, Event, Order, OrderLine
+from onepiece.events.log import EventLog, read_events, read_users, read_voids
+from onepiece.events.schema import Click, Erasure, Event, Order, OrderLine
 from onepiece.events.sqlite_log import SqliteEventLog
 
 NOW_MS = 1_500_000_000_000
@@ -295,6 +295,16 @@ def test_a_partition_that_does_not_exist_is_refused(place, is_below):
         log.read(partition, 0)
     with pytest.raises(InvalidInput, match=said):
         log.commit("history", {partition: 0})
+
+
+def test_events_of_some_kinds_are_read_alone(place):
+    log = place.create()
+    erasure = Erasure(event_id="z", user_id="u1", at_ms=NOW_MS, received_at_ms=NOW_MS)
+    log.append([*clicks_of_many(20, start=10), erasure])
+
+    assert list(read_events(log, kinds=("erasure", "refund"))) == [erasure]
+    assert len(list(read_events(log, kinds=("click",)))) == 20
+    assert read_voids(log).erased_at_ms == {"u1": NOW_MS}
 
 
 def test_all_events_of_a_user_lie_in_one_group_of_partitions(place):

@@ -2,7 +2,7 @@
 
 import random
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +68,9 @@ class ListLog:
 
     def user_partitions(self) -> list[tuple[int, ...]]:
         return [(partition,) for partition in range(self.num_partitions)]
+
+    def partitions_of(self, kinds: Collection[str]) -> tuple[int, ...]:
+        return tuple(range(self.num_partitions))
 
     def append(self, events: Sequence[Event]) -> list[Position]:
         for event in events:

@@ -25,7 +25,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import Any, Self
 
@@ -123,6 +123,11 @@ class KafkaEventLog:
         """Partitions that hold the same users: of each topic the one of the same number."""
         step = self._settings.num_partitions
         return [tuple(range(first, self.num_partitions, step)) for first in range(step)]
+
+    def partitions_of(self, kinds: Collection[str]) -> tuple[int, ...]:
+        """Partitions of the topics of these kinds."""
+        topics = {self.topic_of(kind) for kind in kinds}
+        return tuple(place for at, place in self._place_of.items() if at.topic in topics)
 
     def append(self, events: Sequence[Event]) -> list[Position]:
         """Appends all events in one transaction; see the module for what an error leaves open."""

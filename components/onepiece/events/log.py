@@ -1,7 +1,7 @@
 """The event log: durable, ordered within a partition, read by offset."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Protocol
@@ -9,7 +9,7 @@ from typing import Protocol
 from onepiece.errors import InvalidInput
 from onepiece.events.arrival_order import in_arrival_order
 from onepiece.events.log_record import Position, Record
-from onepiece.events.schema import Erasure, Event, Order, Refund
+from onepiece.events.schema import EVENT_KINDS, Erasure, Event, Order, Refund
 from onepiece.telemetry import EVENTS_APPENDED
 
 __all__ = [
@@ -41,6 +41,10 @@ class EventLog(Protocol):
 
     def user_partitions(self) -> list[tuple[int, ...]]:
         """Partitions in groups: all events of a user lie in the partitions of one group."""
+        ...
+
+    def partitions_of(self, kinds: Collection[str]) -> tuple[int, ...]:
+        """Partitions that may hold events of these kinds, ascending."""
         ...
 
     def append(self, events: Sequence[Event]) -> list[Position]:
@@ -82,21 +86,27 @@ class EventLog(Protocol):
         ...
 
 
-def read_events(log: EventLog, *, until_ms: int | None = None) -> Iterator[Event]:
+def read_events(
+    log: EventLog, *, until_ms: int | None = None, kinds: Collection[str] = EVENT_KINDS
+) -> Iterator[Event]:
     """Reads a log from its start to the end it has now, one partition after another.
 
     Args:
         log: The log.
         until_ms: Only events received before this instant; all if None.
+        kinds: Only events of these kinds; where each has partitions of its own, others are not
+            read.
     """
-    for partition, end in enumerate(log.end_offsets()):
-        offset = 0
+    ends = log.end_offsets()
+    for partition in log.partitions_of(kinds):
+        offset, end = 0, ends[partition]
         while offset < end:
             records = log.read(partition, offset)
             if not records:
                 break
             for record in records:
-                is_wanted = until_ms is None or record.event.received_at_ms < until_ms
+                is_in_time = until_ms is None or record.event.received_at_ms < until_ms
+                is_wanted = is_in_time and record.event.kind in kinds
                 if is_wanted and record.position.offset < end:
                     yield record.event
             offset = records[-1].position.offset + 1
@@ -122,7 +132,7 @@ def read_voids(log: EventLog, *, until_ms: int | None = None) -> Voids:
     """Reads the refunds and erasures of a log, which may lie anywhere after what they void."""
     refunded: set[tuple[str, str]] = set()
     erased_at_ms: dict[str, int] = {}
-    for event in read_events(log, until_ms=until_ms):
+    for event in read_events(log, until_ms=until_ms, kinds=("refund", "erasure")):
         if isinstance(event, Refund):
             refunded.update((event.order_id, item_id) for item_id in event.item_ids)
         elif isinstance(event, Erasure):
@@ -134,8 +144,8 @@ def read_voids(log: EventLog, *, until_ms: int | None = None) -> Voids:
 def read_standing_events(log: EventLog, *, until_ms: int | None = None) -> Iterator[Event]:
     """Reads a log without what was taken back: refunded lines, and what erased users did.
 
-    An order of which no line stands is left out, as are the refunds and erasures themselves. The
-    log is read twice.
+    An order of which no line stands is left out, as are the refunds and erasures themselves. A
+    log that keeps all kinds in the same partitions is read twice.
 
     Args:
         log: The log.

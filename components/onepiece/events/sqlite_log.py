@@ -9,7 +9,7 @@ kill -9 and a power cut, and an append that failed left nothing. Offsets of a pa
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -116,6 +116,10 @@ class SqliteEventLog:
     def user_partitions(self) -> list[tuple[int, ...]]:
         """Partitions that hold the same users: each one alone, as all kinds are in it."""
         return [(partition,) for partition in range(self.num_partitions)]
+
+    def partitions_of(self, kinds: Collection[str]) -> tuple[int, ...]:
+        """Every partition: events of all kinds lie together."""
+        return tuple(range(self.num_partitions))
 
     def append(self, events: Sequence[Event]) -> list[Position]:
         """Appends all events in one transaction and returns once they are on disk."""

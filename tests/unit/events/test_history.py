@@ -1,5 +1,5 @@
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import pytest
 from hypothesis import given
@@ -47,6 +47,9 @@ class ListLog:
 
     def user_partitions(self) -> list[tuple[int, ...]]:
         return [(partition,) for partition in range(self.num_partitions)]
+
+    def partitions_of(self, kinds: Collection[str]) -> tuple[int, ...]:
+        return tuple(range(self.num_partitions))
 
     def append(self, events: Sequence[Event]) -> list[Position]:
         positions = []
