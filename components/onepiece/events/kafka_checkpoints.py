@@ -2,24 +2,28 @@
 
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 from kafka import TopicPartition
-from kafka.errors import KafkaError, KafkaTimeoutError
+from kafka.errors import KafkaTimeoutError
 from kafka.structs import OffsetAndMetadata
 
 from onepiece.events.history_state import HistoryState
-from onepiece.events.kafka_clients import drop_producer, new_producer, new_reader, run_within
+from onepiece.events.kafka_clients import (
+    abandon_transaction,
+    drop_producer,
+    new_producer,
+    new_reader,
+    run_within,
+)
 from onepiece.events.kafka_settings import KafkaSettings
 from onepiece.events.kafka_topics import ensure_topic
 from onepiece.events.topics import HISTORY_GROUP, changelog_of
 
 _POLL_MS = 50
 """Longest wait of one poll of the changelog."""
-_ABORT_TIMEOUT_S = 2.0
-"""Longest wait for an abort; chosen here, because the broker ends the transaction too."""
 RESTORE_TIMEOUT_S = 300.0
 """Longest time to read the changelog of one partition."""
 
@@ -159,12 +163,9 @@ class Checkpoints:
         return self._producer
 
     def _abandon(self) -> None:
-        """Ends the transaction if the broker answers; if not, the broker ends it in time."""
         producer, self._producer = self._producer, None
         if producer is not None:
-            with suppress(KafkaError):
-                run_within(producer.abort_transaction, _ABORT_TIMEOUT_S)
-            drop_producer(producer)
+            abandon_transaction(producer)
 
 
 def _with_note(

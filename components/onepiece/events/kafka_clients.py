@@ -31,6 +31,8 @@ _MAX_POLL_INTERVAL_MS = 600_000
 """Longest time between two polls; chosen here: a state of millions of users is restored in it."""
 CLOSE_TIMEOUT_S = 2.0
 """Longest wait for a producer to end; chosen here, because all that it sent is already known."""
+_ABORT_TIMEOUT_S = 2.0
+"""Longest wait for an abort; chosen here, because brokers end transactions, too."""
 _CONNECTIONS = logging.getLogger("kafka.net.manager")
 """Where the library says why it could not connect."""
 
@@ -166,6 +168,17 @@ def drop_producer(producer: Any) -> None:
     # `close` raises before it ends its thread if something could not be sent in time.
     if producer._sender.is_alive():
         producer._sender.force_close()
+
+
+def abandon_transaction(producer: Any) -> None:
+    """Aborts a producer's transaction and ends the producer, whatever state it is in.
+
+    Readers wait at an open transaction. If the broker does not answer, it ends the transaction
+    itself after `transaction_timeout_s`, or when the next producer of that id begins.
+    """
+    with suppress(KafkaError):
+        run_within(producer.abort_transaction, _ABORT_TIMEOUT_S)
+    drop_producer(producer)
 
 
 def new_reader(settings: KafkaSettings, *, isolation_level: str = "read_committed") -> Any:

@@ -11,6 +11,7 @@ from kafka.structs import OffsetAndMetadata
 
 from onepiece.errors import InvalidEvent
 from onepiece.events.kafka_clients import (
+    abandon_transaction,
     explained,
     new_admin,
     new_producer,
@@ -84,9 +85,12 @@ def replay_dead_letters(settings: KafkaSettings) -> Replayed:
             reader.seek(partition, max(first, done))
         producer = new_producer(settings, transactional_id=group)
         try:
-            return _replay(settings, producer, reader, ends)
-        finally:
-            producer.close()
+            replayed = _replay(settings, producer, reader, ends)
+        except BaseException:
+            abandon_transaction(producer)
+            raise
+        producer.close()
+        return replayed
 
 
 def _replay(

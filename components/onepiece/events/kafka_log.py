@@ -36,6 +36,7 @@ from kafka.structs import OffsetAndMetadata
 from onepiece.errors import EventLogUnavailable, InvalidEvent, InvalidInput
 from onepiece.events.acls import LOG_WRITER
 from onepiece.events.kafka_clients import (
+    abandon_transaction,
     drop_producer,
     explained,
     new_admin,
@@ -55,8 +56,6 @@ log = logging.getLogger(__name__)
 
 _POLL_MS = 20
 """Wait of one poll; short, because a poll that passes only markers waits to its end."""
-_ABORT_TIMEOUT_S = 2.0
-"""Longest wait for an abort; chosen here, because the next producer ends the transaction too."""
 _RETRY_PAUSE_S = 0.1
 """Pause before a refused admin call is tried again; chosen here, far below any timeout."""
 
@@ -298,14 +297,9 @@ class KafkaEventLog:
         return self._admin
 
     def _abandon_transaction(self) -> None:
-        """Ends the transaction if the broker answers; if not, the next producer does so.
-
-        Readers wait at an open transaction, the brokers end it after `transaction_timeout_s`.
-        """
-        if self._producer is not None:
-            with suppress(KafkaError):
-                run_within(self._producer.abort_transaction, _ABORT_TIMEOUT_S)
-        self._drop_producer()
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            abandon_transaction(producer)
 
     def _drop_producer(self) -> None:
         producer, self._producer = self._producer, None
