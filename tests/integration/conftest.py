@@ -89,6 +89,12 @@ def world_module(repository: Path) -> ModuleType:
 
 
 @pytest.fixture
+def unused_ports() -> Callable[[int], list[int]]:
+    """Finds ports on which nobody listens."""
+    return _unused_ports
+
+
+@pytest.fixture
 def unused_port() -> int:
     """A port on which nobody listens."""
     return _unused_ports(1)[0]
