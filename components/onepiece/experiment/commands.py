@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from onepiece.experiment import route_commands
+
 if TYPE_CHECKING:
     from onepiece.experiment.report import ExperimentReport
 
@@ -15,7 +17,7 @@ _DESCRIPTION_REPORT = "Analyse a finished experiment and write its report."
 
 
 def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Registers `plan`, `assign` and `report`."""
+    """Registers `plan`, `assign`, `route` and `report`."""
     plan = subparsers.add_parser(
         "plan",
         help=_DESCRIPTION_PLAN,
@@ -35,6 +37,7 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     assign.add_argument("--user", required=True, help="user id")
     assign.add_argument("--json", action="store_true", help="print the result as JSON")
     assign.set_defaults(run=_assign)
+    route_commands.add_command(subparsers)
     _add_report(subparsers)
 
 
