@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 from prometheus_client import REGISTRY
 
-from onepiece import chart_values, errors
+from onepiece import chart_dashboard, chart_values, errors
 from onepiece.cli import build_parser
 from onepiece.events.acls import kafka_users
 from onepiece.events.schema import EVENT_MODELS
@@ -45,6 +45,7 @@ def pages(root: Path = Path()) -> dict[str, str]:
         "manifests/base/kafka-topics.yaml": _kafka_topics(),
         "manifests/base/kafka-users.yaml": _kafka_users(),
         str(CHART / "values.schema.json"): chart_values.values_schema(root / CHART),
+        str(CHART / "files/dashboard.json"): chart_dashboard.dashboard(),
         str(CHART / "README.md"): chart_values.readme(root / CHART),
     }
 

@@ -19,7 +19,7 @@ KINDS = (
     "ray.io/v1/RayService",
     "gateway.networking.k8s.io/v1/GRPCRoute",
     "keda.sh/v1alpha1/ScaledObject",
-    "monitoring.coreos.com/v1/ServiceMonitor",
+    "monitoring.coreos.com/v1/PodMonitor",
 )
 """What a cluster with everything has; `helm template` asks no cluster."""
 

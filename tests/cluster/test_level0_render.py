@@ -11,14 +11,16 @@ from typing import Any
 
 import pytest
 import yaml
+from prometheus_client import REGISTRY
 
-from onepiece import generated_docs
+from onepiece import chart_dashboard, errors, generated_docs
 from onepiece.chart_values import Value, read_values
 from onepiece.cli import build_parser
 from onepiece.events.collector_settings import PREFIX as COLLECTOR
 from onepiece.events.collector_settings import CollectorSettings
 from onepiece.events.kafka_settings import PREFIX as KAFKA
 from onepiece.events.kafka_settings import KafkaSettings
+from onepiece.experiment.plan import ExperimentPlan
 from onepiece.features.feast_settings import load_settings
 from onepiece.features.recipe import FeaturesRecipe
 from onepiece.parsing import read_recipe, read_settings
@@ -33,7 +35,7 @@ _spec.loader.exec_module(rendering)
 
 CHART, CI_VALUES = rendering.CHART, rendering.CI_VALUES
 GOLDEN = rendering.ROOT / "tests" / "golden" / "chart"
-NOT_YET = {("serving", "kserve")}
+NOT_YET = {("serving", "kserve"), ("serving", "release")}
 """Commands that the chart calls and that are still being built; who adds one takes it out."""
 by_file = pytest.mark.parametrize("values", CI_VALUES, ids=lambda path: path.stem)
 
@@ -185,7 +187,7 @@ def test_what_answers_others_leaves_in_order(values: Path):
     for name, spec in rendering.pod_specs(rendering.rendered(values)):
         for container in spec["containers"]:
             ports = {port["name"] for port in container.get("ports", [])}
-            if not ports & {"http", "http1", "serve"}:
+            if not ports & {"http", "serve"}:
                 continue
             assert {"readinessProbe", "livenessProbe", "startupProbe"} <= set(container), name
             pause_s = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
@@ -357,3 +359,70 @@ def _undescribed(schema: Any, definitions: dict[str, Any], where: str) -> Iterat
         yield from _undescribed(below, definitions, f"{where}.{name}")
     if "properties" in schema and schema.get("additionalProperties") is not False:
         yield f"{where} takes any property"
+
+
+ALERTS = CHART / "ci" / "jobs-values.yaml"
+
+
+def _alerts() -> list[dict[str, Any]]:
+    (rules,) = [one for one in rendering.rendered(ALERTS) if one["kind"] == "PrometheusRule"]
+    return [rule for group in rules["spec"]["groups"] for rule in group["rules"]]
+
+
+def _metrics() -> set[str]:
+    """Every series of ours, under the names that PromQL knows."""
+    ours = [one for one in REGISTRY.collect() if one.name.startswith("onepiece_")]
+    names = {f"{one.name}_total" if one.type == "counter" else one.name for one in ours}
+    parts = ("bucket", "count", "sum")
+    return names | {f"{one.name}_{p}" for one in ours for p in parts if one.type == "histogram"}
+
+
+def test_alerts_and_dashboard_ask_for_metrics_that_exist():
+    asked = [rule["expr"] for rule in _alerts()]
+    asked += [text for panel in chart_dashboard.PANELS for text, _ in panel.expressions]
+
+    named = {name for text in asked for name in re.findall(r"\bonepiece_[a-z_]+\b(?=\{)", text)}
+    assert len(named) > 20
+    assert named <= _metrics()
+
+
+def test_alerts_ask_for_statuses_that_errors_have():
+    statuses = {
+        kind.grpc_status
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, errors.OnePieceError)
+    }
+
+    asked = [re.findall(r'status=~"([^"]+)"', rule["expr"]) for rule in _alerts()]
+    named = {status for each in asked for some in each for status in some.split("|")}
+    assert named
+    assert named <= statuses
+
+
+def test_every_alert_has_its_entry_in_the_runbook():
+    runbook = (rendering.ROOT / "docs" / "runbook.md").read_text()
+    entries = re.findall(r"^## (OnePiece\w+)$", runbook, re.MULTILINE)
+
+    alerts = [rule["alert"] for rule in _alerts()]
+    assert sorted(entries) == sorted(alerts)
+    for rule in _alerts():
+        assert rule["annotations"]["runbook_url"] == f"docs/runbook.md#{rule['alert'].lower()}"
+        assert rule["annotations"]["summary"]
+
+
+def test_the_dashboard_is_json_that_grafana_reads():
+    (config,) = [
+        one for one in rendering.rendered(ALERTS) if one["metadata"]["name"].endswith("-dashboard")
+    ]
+
+    board = json.loads(config["data"]["onepiece.json"])
+
+    assert len(board["panels"]) == len(chart_dashboard.PANELS)
+    assert all(panel["targets"] for panel in board["panels"])
+
+
+def test_the_plan_is_one_that_the_router_reads(tmp_path: Path):
+    (config,) = [one for one in rendering.rendered(ALERTS) if "plan.yaml" in one.get("data", {})]
+    (tmp_path / "plan.yaml").write_text(config["data"]["plan.yaml"])
+
+    assert read_recipe(tmp_path / "plan.yaml", ExperimentPlan).name == "week-48"

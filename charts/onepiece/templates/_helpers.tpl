@@ -138,6 +138,9 @@ topologySpreadConstraints:
 {{/* Whether anything mounts that claim; empty if nothing. */}}
 {{- define "onepiece.usesShop" -}}
 {{- $uses := .Values.historyConsumer.enabled -}}
+{{- range $name, $job := .Values.jobs -}}
+{{- if kindIs "map" $job }}{{ if get $job "enabled" }}{{ $uses = true }}{{ end }}{{ end -}}
+{{- end -}}
 {{- if .Values.serving.enabled -}}
 {{- range .Values.serving.arms -}}
 {{- if not (or .release.claim .release.storageUri) }}{{ $uses = true }}{{ end -}}
@@ -337,4 +340,98 @@ lifecycle:
   value: /etc/onepiece/redis-ca/ca.crt
 {{- end }}
 {{- end }}
+{{- end -}}
+
+{{/* Anything of the batch: what reads the log, the shop's files and the store; its pod's volumes. ($) */}}
+{{- define "onepiece.batchVolumes" -}}
+- name: tmp
+  emptyDir: {}
+- name: scratch
+  emptyDir: {}
+- name: shop
+  persistentVolumeClaim:
+    claimName: {{ include "onepiece.shopClaim" . }}
+{{ include "onepiece.storeVolumes" . }}
+{{- include "onepiece.recipeVolumes" . }}
+{{- include "onepiece.kafkaVolumes" (list . "batch") }}
+{{- end -}}
+
+{{- define "onepiece.batchMounts" -}}
+- {name: tmp, mountPath: /tmp}
+- {name: scratch, mountPath: /scratch}
+- {name: shop, mountPath: /shop}
+{{ include "onepiece.storeMounts" . }}
+{{- include "onepiece.recipeMounts" . }}
+{{- include "onepiece.kafkaMounts" . }}
+{{- end -}}
+
+{{/* A container of a batch job: (list $ "name" "serve" arguments). */}}
+{{- define "onepiece.batchContainer" -}}
+{{- $root := index . 0 -}}
+- name: {{ index . 1 }}
+  {{- include "onepiece.containerImage" (list $root (get $root.Values.images (index . 2))) | nindent 2 }}
+  {{- include "onepiece.containerSecurity" $root | nindent 2 }}
+  command: [onepiece]
+  args:
+    {{- include "onepiece.logOptions" "INFO" | nindent 4 }}
+    {{- range index . 3 }}
+    - {{ . | quote }}
+    {{- end }}
+  env:
+    # So that each run writes a folder of its own.
+    - name: JOB_NAME
+      valueFrom:
+        fieldRef: {fieldPath: "metadata.labels['batch.kubernetes.io/job-name']"}
+    {{- include "onepiece.kafkaEnv" (list $root "batch") | nindent 4 }}
+  resources:
+    {{- toYaml $root.Values.jobs.resources | nindent 4 }}
+  volumeMounts:
+    {{- include "onepiece.batchMounts" $root | nindent 4 }}
+{{- end -}}
+
+{{/* A CronJob up to its containers: (list $ "name" .Values.jobs.name). */}}
+{{- define "onepiece.cronJobHead" -}}
+{{- $root := index . 0 -}}
+{{- $name := index . 1 -}}
+{{- $job := index . 2 -}}
+apiVersion: batch/v1
+kind: CronJob
+metadata:
+  name: {{ include "onepiece.fullname" $root }}-{{ $name }}
+  labels:
+    {{- include "onepiece.labels" (list $root $name) | nindent 4 }}
+spec:
+  schedule: {{ $job.schedule | quote }}
+  suspend: {{ $job.suspend }}
+  concurrencyPolicy: Forbid
+  startingDeadlineSeconds: 3600
+  successfulJobsHistoryLimit: 2
+  failedJobsHistoryLimit: 3
+  jobTemplate:
+    metadata:
+      labels:
+        {{- include "onepiece.podLabels" (list $root $name) | nindent 8 }}
+    spec:
+      # What failed once would fail again, and its exit code is the alarm.
+      backoffLimit: {{ $job.retries }}
+      activeDeadlineSeconds: {{ $job.longestSeconds | int }}
+      template:
+        metadata:
+          labels:
+            {{- include "onepiece.podLabels" (list $root $name) | nindent 12 }}
+            onepiece-talks-to-kafka: "yes"
+            onepiece-talks-to-redis: "yes"
+        spec:
+          restartPolicy: Never
+          serviceAccountName: {{ include "onepiece.serviceAccount" $root }}
+          {{- include "onepiece.podBasics" (list $root $name $root.Values.jobs) | nindent 10 }}
+{{- end -}}
+
+{{/* Arguments of the log, the catalogue and the recipe, as JSON: ($). */}}
+{{- define "onepiece.logArgs" -}}
+{{- $args := list "--kafka" (printf "--catalogue=/shop/%s" .Values.shop.catalogue) -}}
+{{- if .Values.shop.featuresRecipe -}}
+{{- $args = append $args "--recipe=/etc/onepiece/recipe/features.yaml" -}}
+{{- end -}}
+{{- toJson $args -}}
 {{- end -}}

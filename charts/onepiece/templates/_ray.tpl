@@ -1,3 +1,16 @@
+{{/* Settings of a replica: on Ray they are arguments of the application. ($) */}}
+{{- define "onepiece.raySettings" -}}
+{{- $settings := deepCopy .Values.serving.settings -}}
+{{- if .Values.shop.itemCurrency -}}
+{{- $_ := set $settings "item_currency" .Values.shop.itemCurrency -}}
+{{- end -}}
+{{- range $name, $value := $settings }}
+{{ $name }}: {{ toJson $value }}
+{{- else -}}
+{}
+{{- end -}}
+{{- end -}}
+
 {{/* Pod of a Ray cluster: (list $ "recommend" "a" $stage $arm $placement "head"). */}}
 {{- define "onepiece.rayPod" -}}
 {{- $root := index . 0 -}}
@@ -20,16 +33,21 @@ spec:
   serviceAccountName: {{ include "onepiece.serverAccount" $root }}
   {{- include "onepiece.podBasics" (list $root "server" (index . 5)) | nindent 2 }}
   {{- include "onepiece.serverSpread" (list $root $name $armName) | nindent 2 }}
-  terminationGracePeriodSeconds: {{ add 30 $root.Values.serving.drainSeconds }}
+  terminationGracePeriodSeconds: {{ add 35 $root.Values.serving.drainSeconds }}
   containers:
     - name: ray-{{ $role }}
       {{- include "onepiece.containerImage" (list $root $root.Values.images.serve) | nindent 6 }}
       {{- include "onepiece.containerSecurity" $root | nindent 6 }}
       env:
-        - {name: RAY_USAGE_STATS_ENABLED, value: "0"}
+        # As in serving/ray_environment.py: before Ray is imported.
         - {name: RAY_SERVE_THROUGHPUT_OPTIMIZED, value: "1"}
         - {name: RAY_SERVE_ENABLE_HA_PROXY, value: "1"}
-        {{- include "onepiece.serverEnv" $root | nindent 8 }}
+        - {name: RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S, value: "60"}
+        - {name: RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S, value: "30"}
+        - {name: RAY_SERVE_HAPROXY_STARTUP_TIMEOUT_S, value: "60"}
+        - {name: RAY_USAGE_STATS_ENABLED, value: "0"}
+        {{- include "onepiece.redisEnv" $root | nindent 8 }}
+        {{- include "onepiece.serverKafkaEnv" $root | nindent 8 }}
       ports:
         {{- if eq $role "head" }}
         - {name: gcs-server, containerPort: 6379}

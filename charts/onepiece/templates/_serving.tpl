@@ -38,8 +38,15 @@ onepiece-arm: {{ index . 2 }}
 {{- if .Values.shop.itemCurrency }}
 - name: ONEPIECE_SERVING_ITEM_CURRENCY
   value: {{ .Values.shop.itemCurrency }}
-{{ include "onepiece.kafkaEnv" (list . "batch") }}
 {{- end }}
+{{ include "onepiece.serverKafkaEnv" . }}
+{{- end -}}
+
+{{/* Where item updates are, if servers follow them: ($). */}}
+{{- define "onepiece.serverKafkaEnv" -}}
+{{- if .Values.shop.itemCurrency -}}
+{{ include "onepiece.kafkaEnv" (list . "batch") }}
+{{- end -}}
 {{- end -}}
 
 {{/* Mounts of a server: (list $ $arm). */}}

@@ -55,6 +55,34 @@
 {{- include "onepiece.validateServing" . -}}
 {{- end -}}
 {{- include "onepiece.validateRoutes" . -}}
+{{- include "onepiece.validateJobs" . -}}
+{{- end -}}
+
+{{- define "onepiece.validateJobs" -}}
+{{- $values := .Values -}}
+{{- range $name := list "materialize" "featureCheck" "skew" "release" "report" -}}
+{{- if (get $values.jobs $name).enabled -}}
+{{- if not (and (include "onepiece.bootstrapServers" $) (include "onepiece.redisAddress" $)) -}}
+{{- fail (printf "jobs.%s.enabled is true and Kafka or Redis has no address; give kafka.bootstrapServers and redis.address" $name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- with $values.jobs.report -}}
+{{- if .enabled -}}
+{{- if not $values.router.plan -}}
+{{- fail "jobs.report.enabled is true and router.plan is empty; give the plan that ran" -}}
+{{- end -}}
+{{- if le (int64 .toMs) (int64 .fromMs) -}}
+{{- fail (printf "jobs.report.fromMs is %d and toMs %d; give the start and the end of the live phase, in Unix milliseconds" (int64 .fromMs) (int64 .toMs)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- $monitoring := $values.monitoring -}}
+{{- if or $monitoring.podMonitor.enabled $monitoring.rules.enabled -}}
+{{- if not (.Capabilities.APIVersions.Has "monitoring.coreos.com/v1/PodMonitor") -}}
+{{- fail "monitoring.podMonitor or monitoring.rules is enabled and the cluster has no monitoring.coreos.com/v1; install the Prometheus operator, or disable them (with `helm template`: --api-versions monitoring.coreos.com/v1/PodMonitor)" -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 
 {{- define "onepiece.validateServing" -}}
