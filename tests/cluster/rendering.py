@@ -92,3 +92,35 @@ def pod_specs(objects: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, An
 def containers(spec: dict[str, Any]) -> list[dict[str, Any]]:
     """All containers of a pod, those that run first included."""
     return [*spec.get("initContainers", []), *spec["containers"]]
+
+
+JOBS = {
+    "train-one-gpu": "training/base",
+    "train-cpu-quick": "training/cpu-quick",
+    "train-eight-gpus": "training/eight-gpus",
+    "train-multi-node": "training/multi-node",
+    "train-kueue": "training/kueue",
+    "feast-apply": "feast-apply",
+}
+"""File of manifests/jobs -> the kustomization that it is made of."""
+
+
+@cache
+def kustomized(folder: Path) -> str:
+    """Builds a kustomization."""
+    command = [find_client("kubectl"), "kustomize", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def job_files() -> dict[str, str]:
+    """What manifests/jobs should hold: kustomize knows no generateName, `kubectl create` does."""
+    made = {}
+    for name, folder in JOBS.items():
+        text = kustomized(ROOT / "manifests" / folder)
+        job = yaml.safe_load(text)
+        job["metadata"]["generateName"] = job["metadata"].pop("name") + "-"
+        note = f"# Made of manifests/{folder} by tests/cluster/write_golden.py: kubectl create -f\n"
+        made[f"{name}.yaml"] = note + yaml.safe_dump(job, sort_keys=False, width=1000)
+    return made
