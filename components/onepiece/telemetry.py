@@ -160,6 +160,17 @@ EXPERIMENT_EXPOSURES = Counter(
     "Answers logged, by the arm of each layer.",
     ["layer", "arm"],
 )
+ROUTER_LATENCY_S = Histogram(
+    "onepiece_experiment_router_latency_seconds",
+    "Time of the router to answer one request: the servers' answer and, of a page, its exposure.",
+    ["method"],
+    buckets=LATENCY_BUCKETS_S,
+)
+ROUTER_ERRORS = Counter(
+    "onepiece_experiment_router_errors_total",
+    "Requests that the router answered with an error.",
+    ["method", "status"],
+)
 SERVING_ERRORS = Counter(
     "onepiece_serving_errors_total", "Requests answered with an error.", ["method", "status"]
 )

@@ -16,7 +16,7 @@ from onepiece.events.log_options import add_log_options, opened_log
 from onepiece.events.topic_commands import add_topic_commands
 
 if TYPE_CHECKING:
-    from onepiece.events.collector_server import Doors
+    from onepiece.doors.server import Doors
     from onepiece.events.collector_settings import CollectorSettings
     from onepiece.events.kafka_settings import KafkaSettings
     from onepiece.events.log import Record
@@ -105,8 +105,8 @@ def run_stats(args: argparse.Namespace) -> int:
 
 def run_collect(args: argparse.Namespace) -> int:
     """Serves the collector until SIGTERM, then finishes what is in flight."""
+    from onepiece.doors.server import Doors
     from onepiece.events import collector_settings, kafka_settings
-    from onepiece.events.collector_server import Doors
     from onepiece.parsing import read_settings
 
     settings = read_settings(

@@ -12,9 +12,9 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from onepiece.errors import InvalidRequest, OnePieceError
-from onepiece.events.log import EventLog
 from onepiece.events.schema import Exposure
 from onepiece.experiment.assignment import Assignment, PlannedAssignment
+from onepiece.experiment.grouped_log import Appends
 from onepiece.experiment.plan import ExperimentPlan
 from onepiece.serving.schemas import Answer, RecommendRequest
 from onepiece.telemetry import EXPERIMENT_EXPOSURES
@@ -35,7 +35,7 @@ class Router:
         self,
         plan: ExperimentPlan,
         client: RecommendClient,
-        log: EventLog,
+        log: Appends,
         *,
         assignment: Assignment | None = None,
         num_threads: int = 8,

@@ -66,6 +66,7 @@ def _run(args: argparse.Namespace) -> int:
     from onepiece.features.consume import collect_rarely, consume
     from onepiece.features.open_store import open_online_store
     from onepiece.features.recipe import FeaturesRecipe
+    from onepiece.features.redis_settings import redis_settings
     from onepiece.parsing import read_recipe
 
     interval_ms = int(args.interval_s * 1_000)
@@ -83,7 +84,7 @@ def _run(args: argparse.Namespace) -> int:
         start_http_server(args.metrics_port)
     with (
         opened_log(args, os.environ) as event_log,
-        closing(open_online_store(args.store)) as store,
+        closing(open_online_store(args.store, redis=redis_settings(os.environ))) as store,
         closing(
             AnchorStream(
                 event_log,

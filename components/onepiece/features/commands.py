@@ -96,11 +96,12 @@ def run_check(args: argparse.Namespace) -> int:
     """Compares every history of the online store with the log; 1 if any differs."""
     from onepiece.features.check import check_histories
     from onepiece.features.open_store import open_online_store
+    from onepiece.features.redis_settings import redis_settings
 
     recipe = _recipe(args)
     with (
         _log_and_catalogue(args) as (log, catalogue),
-        closing(open_online_store(args.store)) as store,
+        closing(open_online_store(args.store, redis=redis_settings(os.environ))) as store,
     ):
         result = check_histories(
             log, store, category_of=catalogue.category_of, recipe=recipe.history
@@ -115,6 +116,7 @@ def run_consume(args: argparse.Namespace) -> int:
 
     from onepiece.features.consume import collect_rarely, consume
     from onepiece.features.open_store import open_online_store
+    from onepiece.features.redis_settings import redis_settings
 
     stop = threading.Event()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
@@ -122,7 +124,7 @@ def run_consume(args: argparse.Namespace) -> int:
     if args.metrics_port:
         start_http_server(args.metrics_port)
     with (
-        closing(open_online_store(args.store)) as store,
+        closing(open_online_store(args.store, redis=redis_settings(os.environ))) as store,
         _history_consumer(args, store) as consumer,
     ):
         collect_rarely()

@@ -46,6 +46,7 @@ def _run(args: argparse.Namespace) -> int:
     from onepiece.features.feast_settings import OFFLINE_FOLDER
     from onepiece.features.forget import forget_user
     from onepiece.features.open_store import open_online_store
+    from onepiece.features.redis_settings import redis_settings
 
     now_ms = time.time_ns() // 1_000_000
     erasure = Erasure(
@@ -57,7 +58,7 @@ def _run(args: argparse.Namespace) -> int:
     categories = sorted(set(read_catalogue(args.catalogue).category_ids))
     with (
         opened_log(args, os.environ) as log,
-        closing(open_online_store(args.store)) as store,
+        closing(open_online_store(args.store, redis=redis_settings(os.environ))) as store,
     ):
         positions = log.append([erasure])
         wait_until_folded(

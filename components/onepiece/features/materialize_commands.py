@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -35,8 +36,9 @@ def _run(args: argparse.Namespace) -> int:
     from onepiece.features.feast_settings import OFFLINE_FOLDER
     from onepiece.features.materialize import materialize
     from onepiece.features.open_store import open_online_store
+    from onepiece.features.redis_settings import redis_settings
 
-    with closing(open_online_store(args.store)) as store:
+    with closing(open_online_store(args.store, redis=redis_settings(os.environ))) as store:
         result = materialize(
             args.offline or args.store / OFFLINE_FOLDER, store, until_ms=args.until_ms
         )

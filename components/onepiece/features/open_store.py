@@ -3,14 +3,20 @@
 from pathlib import Path
 
 from onepiece.features.feast_settings import load_settings
+from onepiece.features.redis_settings import RedisSettings
 from onepiece.features.redis_store import RedisStore
 from onepiece.features.store import OnlineStore, SignalKey
 
 
-def open_online_store(folder: Path) -> OnlineStore:
+def open_online_store(folder: Path, *, redis: RedisSettings | None = None) -> OnlineStore:
     """Opens it, and reads once, so that a store that is away is found at the start.
 
     On Redis this imports no Feast: that saves the history consumer seconds and half a gigabyte.
+
+    Args:
+        folder: The store's.
+        redis: Where Redis is for this process, instead of what the folder says; of no effect on a
+            store in SQLite.
 
     Raises:
         NotFound: There is no store in the folder.
@@ -18,7 +24,7 @@ def open_online_store(folder: Path) -> OnlineStore:
     """
     settings = load_settings(folder)
     if settings.online == "redis":
-        store = RedisStore(settings.redis, project=settings.project)
+        store = RedisStore(redis or settings.redis, project=settings.project)
         store.read([SignalKey("-", "-", "-", 0)])
         return store
     from onepiece.features.feast_store import FeastStore

@@ -1,9 +1,15 @@
 """Where Redis is and how to reach it: a setting of the deployment, without any secret in it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from onepiece.parsing import read_settings
+
+PREFIX = "ONEPIECE_REDIS_"
+"""Of the environment's variables that are these settings."""
 
 
 class RedisSettings(BaseModel):
@@ -75,3 +81,14 @@ class RedisSettings(BaseModel):
             options["ssl"] = True
             options |= {name: str(path) for name, path in files.items() if path is not None}
         return options
+
+
+def redis_settings(environment: Mapping[str, str]) -> RedisSettings | None:
+    """Reads where Redis is as this process sees it; None if the environment does not say.
+
+    Raises:
+        InvalidInput: A variable is unknown or out of bounds.
+    """
+    if not any(name.startswith(PREFIX) for name in environment):
+        return None
+    return read_settings(environment, RedisSettings, prefix=PREFIX)

@@ -1,21 +1,24 @@
 """A typed client of the serving application, over REST or gRPC; errors come back as ours."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 import grpc
 import httpx
+from google.protobuf.message import Message
 
 from onepiece.doors.messages import ERROR_CODE
 from onepiece.doors.problems import error_named
-from onepiece.errors import DeadlineExceeded, OnePieceError, Unavailable
+from onepiece.errors import DeadlineExceeded, InvalidRequest, OnePieceError, Unavailable
 from onepiece.serving.messages import (
     SERVICE_NAME,
     answer_of_message,
     message_of_request,
 )
 from onepiece.serving.onepiece_pb2 import Answer as AnswerMessage
+from onepiece.serving.onepiece_pb2 import RecommendRequest as RecommendMessage
 from onepiece.serving.schemas import (
     PRE_RANK,
     RECOMMEND,
@@ -29,6 +32,12 @@ from onepiece.serving.schemas import (
 
 DEFAULT_TIMEOUT_S = 5.0
 """Chosen here: above the server's own deadline, so that its reason arrives."""
+_CHANNEL_OPTIONS = (
+    # By default a server that was away is tried again after up to 120 s.
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    # Of a name with several addresses all are used.
+    ("grpc.lb_policy_name", "round_robin"),
+)
 
 
 class ServingClient(Protocol):
@@ -44,6 +53,15 @@ class ServingClient(Protocol):
 
     def recommend(self, request: RecommendRequest) -> Answer:
         """Asks for a page."""
+        ...
+
+    def check(self) -> None:
+        """Asks whether the server answers requests.
+
+        Raises:
+            Unavailable: It does not, or not yet.
+            DeadlineExceeded: It said nothing in time.
+        """
         ...
 
     def close(self) -> None:
@@ -78,6 +96,8 @@ class HttpClient(_Closing):
         url: str,
         *,
         timeout_s: float = DEFAULT_TIMEOUT_S,
+        headers: Mapping[str, str] | None = None,
+        max_connections: int = 100,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         """Makes a client; connects when first used.
@@ -85,11 +105,21 @@ class HttpClient(_Closing):
         Args:
             url: Where the server is, such as http://127.0.0.1:8000.
             timeout_s: Longest wait for an answer.
+            headers: Sent with each request.
+            max_connections: Requests under way at once; as many connections are kept open.
             transport: Another way to the server than by TCP, for tests.
         """
         self._url = url
         self._timeout_s = timeout_s
-        self._http = httpx.Client(base_url=url, timeout=timeout_s, transport=transport)
+        self._http = httpx.Client(
+            base_url=url,
+            timeout=timeout_s,
+            headers=dict(headers or {}),
+            limits=httpx.Limits(
+                max_connections=max_connections, max_keepalive_connections=max_connections
+            ),
+            transport=transport,
+        )
 
     def retrieve(self, request: RetrieveRequest) -> Answer:
         """Asks for candidates."""
@@ -103,24 +133,34 @@ class HttpClient(_Closing):
         """Asks for a page."""
         return self._post(RECOMMEND, request)
 
+    def check(self) -> None:
+        """Asks the server's health."""
+        response = self._send("GET", "/v1/health")
+        if response.status_code != httpx.codes.OK:
+            raise Unavailable(f"{self._url} is not ready ({response.status_code})")
+
     def close(self) -> None:
         """Closes the connections."""
         self._http.close()
 
     def _post(self, method: str, request: AnyRequest) -> Answer:
+        response = self._send(
+            "POST",
+            f"/v1/{method}",
+            content=request.model_dump_json(exclude_none=True),
+            headers={"content-type": "application/json"},
+        )
+        if response.status_code != httpx.codes.OK:
+            raise _error_of_response(response)
+        return Answer.model_validate_json(response.content)
+
+    def _send(self, verb: str, path: str, **content: Any) -> httpx.Response:
         try:
-            response = self._http.post(
-                f"/v1/{method}",
-                content=request.model_dump_json(exclude_none=True),
-                headers={"content-type": "application/json"},
-            )
+            return self._http.request(verb, path, **content)
         except httpx.TimeoutException as error:
             raise _late(self._url, self._timeout_s) from error
         except httpx.TransportError as error:
             raise _unreachable(self._url, str(error)) from error
-        if response.status_code != httpx.codes.OK:
-            raise _error_of_response(response)
-        return Answer.model_validate_json(response.content)
 
 
 class GrpcClient(_Closing):
@@ -132,6 +172,7 @@ class GrpcClient(_Closing):
         *,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         application: str = "onepiece",
+        metadata: Mapping[str, str] | None = None,
     ) -> None:
         """Makes a client; connects when first used.
 
@@ -139,11 +180,12 @@ class GrpcClient(_Closing):
             target: Where the server is, such as 127.0.0.1:9000.
             timeout_s: Longest wait for an answer.
             application: Name of the Ray Serve application.
+            metadata: Sent with each call.
         """
         self._target = target
         self._timeout_s = timeout_s
-        self._metadata = (("application", application),)
-        self._channel = grpc.insecure_channel(target)
+        self._metadata = (("application", application), *(metadata or {}).items())
+        self._channel = grpc.insecure_channel(target, options=_CHANNEL_OPTIONS)
         self._methods: dict[str, Callable[..., Any]] = {
             method: self._channel.unary_unary(
                 f"/{SERVICE_NAME}/{name}",
@@ -169,19 +211,26 @@ class GrpcClient(_Closing):
         """Asks for a page."""
         return self._call(RECOMMEND, request)
 
+    def check(self) -> None:
+        """Asks for nothing: a server that answers refuses that in its own words."""
+        with suppress(InvalidRequest):
+            self._send(RECOMMEND, RecommendMessage())
+
     def close(self) -> None:
         """Closes the connections."""
         self._channel.close()
 
     def _call(self, method: str, request: AnyRequest) -> Answer:
-        message = message_of_request(request)
+        return answer_of_message(self._send(method, message_of_request(request)))
+
+    def _send(self, method: str, message: Message) -> AnswerMessage:
         try:
-            answer = self._methods[method](
+            answer: AnswerMessage = self._methods[method](
                 message, timeout=self._timeout_s, metadata=self._metadata
             )
         except grpc.RpcError as error:
             raise self._error_of_call(error) from error
-        return answer_of_message(answer)
+        return answer
 
     def _error_of_call(self, error: Any) -> OnePieceError:
         code = dict(error.trailing_metadata() or ()).get(ERROR_CODE)

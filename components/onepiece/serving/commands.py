@@ -7,10 +7,10 @@ import signal
 import sys
 import threading
 from contextlib import redirect_stdout
-from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from onepiece.serving import skew_commands
+from onepiece.serving import kserve_commands, release_commands, skew_commands
+from onepiece.serving.source_options import add_source_options, paths_of
 
 if TYPE_CHECKING:
     from onepiece.serving.ray_environment import Addresses
@@ -19,8 +19,10 @@ _DESCRIPTION = "Serve Retrieve, PreRank and Recommend over REST and gRPC until s
 
 
 def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Registers `ray`, `ask` and `skew`."""
+    """Registers `release`, `ray`, `kserve`, `ask` and `skew`."""
+    release_commands.add_command(subparsers)
     _add_ray(subparsers)
+    kserve_commands.add_command(subparsers)
     _add_ask(subparsers)
     skew_commands.add_command(subparsers)
 
@@ -34,20 +36,17 @@ def _add_ray(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         epilog="example: onepiece serving ray --bundle runs/bundle --index runs/index "
         "--store runs/store --item-tables runs/item-tables",
     )
-    for name, text in (
-        ("bundle", "folder of the bundle"),
-        ("index", "folder of the index built from it"),
-        ("store", "folder of the Feast store"),
-        ("item-tables", "folder of the item tables"),
-    ):
-        ray.add_argument(f"--{name}", type=Path, required=True, help=text)
-    ray.add_argument(
-        "--ranking-bundle", type=Path, help="bundle that ranks (default: --bundle does both)"
-    )
-    ray.add_argument("--recipe", type=Path, help="YAML of serving/recipe.py (default: its own)")
+    add_source_options(ray)
     ray.add_argument("--host", default="127.0.0.1", help="interface (default %(default)s)")
     ray.add_argument("--http-port", type=int, default=8000, help="REST (default %(default)s)")
     ray.add_argument("--grpc-port", type=int, default=9000, help="gRPC (default %(default)s)")
+    ray.add_argument(
+        "--drain-delay-s",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="seconds after SIGTERM in which it still answers (default %(default)s)",
+    )
     ray.add_argument("--replicas", type=int, default=1, help="processes (default %(default)s)")
     ray.add_argument("--json", action="store_true", help="print the ready line as JSON")
     ray.set_defaults(run=_run_ray)
@@ -81,26 +80,23 @@ def _run_ask(args: argparse.Namespace) -> int:
 
 def _run_ray(args: argparse.Namespace) -> int:
     from onepiece.events.log_options import kafka_settings
+    from onepiece.features.redis_settings import redis_settings
     from onepiece.parsing import read_recipe, read_settings
-    from onepiece.serving.paths import ServingPaths, check_paths
+    from onepiece.serving.paths import check_paths
     from onepiece.serving.ray_environment import Addresses, check_ports, ray_environment
     from onepiece.serving.ray_guard import guarded_folder
     from onepiece.serving.recipe import ServingRecipe
     from onepiece.serving.settings import PREFIX, ServingSettings
 
     settings = read_settings(os.environ, ServingSettings, prefix=PREFIX)
-    recipe = read_recipe(args.recipe, ServingRecipe) if args.recipe else ServingRecipe()
     if settings.item_currency:
         # Each replica reads them itself; what is wrong is said before a cluster is started.
         kafka_settings(os.environ)
-    paths = ServingPaths(
-        bundle=args.bundle.resolve(),
-        index=args.index.resolve(),
-        store=args.store.resolve(),
-        item_tables=args.item_tables.resolve(),
-        ranking_bundle=args.ranking_bundle and args.ranking_bundle.resolve(),
-    )
+    redis_settings(os.environ)
+    paths = paths_of(args)
     check_paths(paths)
+    if paths.recipe is not None:
+        read_recipe(paths.recipe, ServingRecipe)
     addresses = Addresses(args.host, args.http_port, args.grpc_port, args.replicas)
     check_ports(addresses)
     stopped, stdout = threading.Event(), sys.stdout
@@ -120,7 +116,7 @@ def _run_ray(args: argparse.Namespace) -> int:
             paths,
             addresses=addresses,
             settings=settings,
-            recipe=recipe,
+            drain_delay_s=args.drain_delay_s,
             folder=folder,
             on_cluster=stop_on_signals,
             on_ready=lambda: _say_ready(addresses, stdout, is_json=args.json),

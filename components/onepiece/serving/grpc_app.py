@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import grpc
@@ -14,6 +15,7 @@ from onepiece.errors import OnePieceError
 from onepiece.serving import onepiece_pb2 as pb
 from onepiece.serving.messages import SERVICE_NAME, answer_to_message, request_of_message
 from onepiece.serving.schemas import (
+    MAX_BODY_BYTES,
     PRE_RANK,
     RECOMMEND,
     RETRIEVE,
@@ -26,6 +28,8 @@ from onepiece.serving.schemas import (
 
 log = logging.getLogger(__name__)
 
+_MAX_MESSAGE_BYTES = 16 * MAX_BODY_BYTES
+"""gRPC's own limit, above ours, so that ours answers; chosen here."""
 _RequestT = TypeVar("_RequestT", RetrieveRequest, PreRankRequest, RecommendRequest)
 
 
@@ -90,3 +94,18 @@ def add_door_to_server(door: Any, server: grpc.Server) -> None:
         )
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE_NAME, handlers),))
+
+
+def new_grpc_server(answer: ReadAndAnswer) -> Any:
+    """Makes a server of the door, without a port yet."""
+    server = grpc.aio.server(
+        options=[
+            ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+            # Else a second process takes half of the calls of a port that is in use.
+            ("grpc.so_reuseport", 0),
+        ]
+    )
+    door = GrpcDoor(answer)
+    named = SimpleNamespace(Retrieve=door.retrieve, PreRank=door.pre_rank, Recommend=door.recommend)
+    add_door_to_server(named, server)
+    return server

@@ -1,13 +1,15 @@
 """The REST door: one route a method."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, ConfigDict
 
 from onepiece.doors.http import JSON, add_error_handlers, add_metrics, json_answer, read_body
 from onepiece.doors.problems import Failure
+from onepiece.serving.grpc_app import ReadAndAnswer
 from onepiece.serving.recipe import ServingRecipe
 from onepiece.serving.schemas import (
     MAX_BODY_BYTES,
@@ -21,7 +23,9 @@ from onepiece.serving.schemas import (
     RetrieveRequest,
     parse_json,
 )
-from onepiece.serving.service import Service
+
+if TYPE_CHECKING:
+    from onepiece.serving.service import Service
 
 
 class Health(BaseModel):
@@ -45,7 +49,7 @@ class ModelInfo(BaseModel):
     serving_recipe: ServingRecipe
 
 
-def create_app(service: Service, *, warm_up: AnyRequest) -> FastAPI:
+def create_app(service: "Service", *, warm_up: AnyRequest) -> FastAPI:
     """Builds the REST application.
 
     Args:
@@ -59,17 +63,7 @@ def create_app(service: Service, *, warm_up: AnyRequest) -> FastAPI:
             await service.warm_up(warm_up)
         yield
 
-    app = FastAPI(title="OnePiece", version="1", lifespan=lifespan)
-    add_error_handlers(app)
-    _add_method(app, service, RETRIEVE, RetrieveRequest)
-    _add_method(app, service, PRE_RANK, PreRankRequest)
-    _add_method(app, service, RECOMMEND, RecommendRequest)
-
-    @app.get("/v1/health", response_model=Health)
-    async def health() -> Response:
-        """Says whether a real request has been answered; 503 until then."""
-        status = 200 if service.is_ready else 503
-        return json_answer(Health(is_ready=service.is_ready), status)
+    app = create_methods_app(service.answer, is_ready=lambda: service.is_ready, lifespan=lifespan)
 
     @app.get("/v1/model", response_model=ModelInfo)
     async def model() -> Response:
@@ -82,13 +76,38 @@ def create_app(service: Service, *, warm_up: AnyRequest) -> FastAPI:
         )
         return json_answer(info, 200)
 
+    return app
+
+
+def create_methods_app(
+    answer: ReadAndAnswer, *, is_ready: Callable[[], bool], lifespan: Any = None
+) -> FastAPI:
+    """Builds the REST application of whatever answers: the methods, health and metrics.
+
+    Args:
+        answer: Reads and answers one request; errors are told by their statuses.
+        is_ready: Whether new callers should come.
+        lifespan: What Starlette runs around the application's life.
+    """
+    app = FastAPI(title="OnePiece", version="1", lifespan=lifespan)
+    add_error_handlers(app)
+    _add_method(app, answer, RETRIEVE, RetrieveRequest)
+    _add_method(app, answer, PRE_RANK, PreRankRequest)
+    _add_method(app, answer, RECOMMEND, RecommendRequest)
+
+    @app.get("/v1/health", response_model=Health)
+    async def health() -> Response:
+        """Says whether a real request has been answered; 503 until then."""
+        is_up = is_ready()
+        return json_answer(Health(is_ready=is_up), 200 if is_up else 503)
+
     add_metrics(app)
     return app
 
 
 def _add_method(
     app: FastAPI,
-    service: Service,
+    answer: ReadAndAnswer,
     method: str,
     model: type[RetrieveRequest] | type[PreRankRequest] | type[RecommendRequest],
 ) -> None:
@@ -96,7 +115,7 @@ def _add_method(
     # would refuse the same things in other words.
     async def endpoint(request: Request) -> Response:
         body = await read_body(request, MAX_BODY_BYTES, advice="send fewer candidates at a time")
-        return json_answer(await service.answer(method, lambda: parse_json(model, body)), 200)
+        return json_answer(await answer(method, lambda: parse_json(model, body)), 200)
 
     app.add_api_route(
         f"/v1/{method}",

@@ -8,6 +8,9 @@ from onepiece.events.schema import MAX_AT_MS
 from onepiece.features.item_table import ItemTables
 from onepiece.serving.schemas import RecommendRequest
 
+BUNDLE, INDEX, ITEM_TABLES, STORE = "bundle", "index", "item_tables", "store"
+RANKING_BUNDLE, RECIPE = "ranking_bundle", "serving.yaml"
+"""Names of a release's parts; the last two need not be there."""
 _WARM_UP_ID = "warm-up"
 
 
@@ -25,6 +28,32 @@ class ServingPaths:
     """Folder of the item tables."""
     ranking_bundle: Path | None = None
     """Folder of the bundle that ranks; None if `bundle` does both."""
+    recipe: Path | None = None
+    """YAML of the serving recipe; None for its defaults."""
+    release: Path | None = None
+    """Folder of the release (`serving/release.py`) that they are parts of; None for single ones."""
+
+    @classmethod
+    def of_release(
+        cls, folder: Path, *, store: Path | None = None, item_tables: Path | None = None
+    ) -> "ServingPaths":
+        """Names the parts of a release.
+
+        Args:
+            folder: Its folder.
+            store: Another feature store than the release's own.
+            item_tables: Other item tables, to which each day adds one.
+        """
+        ranking_bundle, recipe = folder / RANKING_BUNDLE, folder / RECIPE
+        return cls(
+            bundle=folder / BUNDLE,
+            index=folder / INDEX,
+            store=store or folder / STORE,
+            item_tables=item_tables or folder / ITEM_TABLES,
+            ranking_bundle=ranking_bundle if ranking_bundle.exists() else None,
+            recipe=recipe if recipe.exists() else None,
+            release=folder,
+        )
 
 
 def check_paths(paths: ServingPaths) -> None:
@@ -33,7 +62,7 @@ def check_paths(paths: ServingPaths) -> None:
     Raises:
         NotFound: A folder is missing.
     """
-    for name in ("bundle", "index", "store", "item_tables", "ranking_bundle"):
+    for name in ("release", "bundle", "index", "store", "item_tables", "ranking_bundle"):
         folder: Path | None = getattr(paths, name)
         if folder is not None and not folder.is_dir():
             option = "--" + name.replace("_", "-")

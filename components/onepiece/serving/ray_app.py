@@ -8,25 +8,27 @@ as much a request (docs/decisions). Ray reads its mode from the environment when
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
 from fastapi import FastAPI
 from google.protobuf.message import Message
+from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
+from ray.serve import Application
 from ray.serve.schema import ApplicationStatus
 
 from onepiece import errors
 from onepiece.doors.messages import Undecodable
 from onepiece.errors import OnePieceError
-from onepiece.events.log_options import kafka_settings
 from onepiece.serving.client import GrpcClient, HttpClient, ServingClient
 from onepiece.serving.grpc_app import GrpcDoor
-from onepiece.serving.paths import ServingPaths, warm_up_request
+from onepiece.serving.paths import ServingPaths, check_paths, warm_up_request
 from onepiece.serving.ray_environment import Addresses
-from onepiece.serving.recipe import ServingRecipe
 from onepiece.serving.schemas import RecommendRequest
 from onepiece.serving.settings import ServingSettings
 from onepiece.telemetry import configure_logging
@@ -35,6 +37,8 @@ log = logging.getLogger(__name__)
 
 APPLICATION = "onepiece"
 """Name of the application; gRPC clients send it as metadata `application`."""
+GRPC_SERVICER = "onepiece.serving.grpc_app.add_door_to_server"
+"""Of Serve's `grpc_options.grpc_servicer_functions`."""
 _POLL_S = 0.2
 _OBJECT_STORE_BYTES = 100 * 1024 * 1024
 """Chosen here, near Ray's least: requests do not go through the object store."""
@@ -44,18 +48,22 @@ _OBJECT_STORE_BYTES = 100 * 1024 * 1024
 class OnePieceDeployment:
     """A replica: a pipeline behind both doors. Method names are those of the proto's service."""
 
-    def __init__(
-        self, paths: ServingPaths, settings: ServingSettings, recipe: ServingRecipe
-    ) -> None:
+    def __init__(self, find_paths: Callable[[], ServingPaths], settings: ServingSettings) -> None:
+        """Loads and checks everything.
+
+        Args:
+            find_paths: Says where everything lies, on this replica's machine.
+            settings: Of this replica.
+        """
         # Imported here, so that the process that starts the cluster loads no model.
-        from onepiece.serving.load import load_pipeline
+        from onepiece.serving.load import load_replica
         from onepiece.serving.service import Service
 
         configure_logging(level=settings.log_level, is_json=True)
+        paths = find_paths()
+        check_paths(paths)
+        self._service = Service(load_replica(paths, settings, os.environ), settings)
         self._warm_up = warm_up_request(paths.item_tables)
-        # From the replica's own environment, so that no password goes through Ray.
-        kafka = kafka_settings(os.environ) if settings.item_currency else None
-        self._service = Service(load_pipeline(paths, settings, recipe, kafka), settings)
         self._door = GrpcDoor(self._service.answer)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -77,13 +85,61 @@ class OnePieceDeployment:
         return await self._door.recommend(message, grpc_context)
 
 
+class ApplicationArguments(BaseModel):
+    """What `serveConfigV2` of a RayService gives `build_application` as `args`.
+
+    Only what may differ between two applications; where Kafka and Redis are is in the environment
+    of the pods.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    release: Path = Field(description="Folder of the release, mounted in every worker pod.")
+    store: Path | None = Field(
+        default=None, description="Folder of the feature store, instead of the release's own."
+    )
+    item_tables: Path | None = Field(
+        default=None, description="Folder of the item tables, instead of the release's own."
+    )
+    num_replicas: int = Field(default=1, ge=1, le=10_000, description="Processes that answer.")
+    num_cpus: float = Field(
+        default=1.0, gt=0.0, le=1_024.0, description="Processors that Ray reserves for each."
+    )
+    drain_s: float = Field(
+        default=30.0,
+        ge=0.0,
+        le=3_600.0,
+        description="Longest time for a stopped replica's requests, in seconds.",
+    )
+    settings: ServingSettings = Field(
+        default_factory=ServingSettings, description="Of each replica."
+    )
+
+
+def build_application(args: ApplicationArguments) -> Application:
+    """Builds the application on a cluster that is there; a RayService's `import_path`.
+
+    The release need not be where this runs, only where the replicas do. Ray must have been
+    started with `ray_environment.CLUSTER_ENVIRONMENT`, and Serve with `grpc_options` that name
+    `GRPC_SERVICER`.
+    """
+    deployment = _deployment(
+        args.num_replicas, args.settings, num_cpus=args.num_cpus, drain_s=args.drain_s
+    )
+    find_paths = partial(
+        ServingPaths.of_release, args.release, store=args.store, item_tables=args.item_tables
+    )
+    application: Application = deployment.bind(find_paths, args.settings)
+    return application
+
+
 def serve_until(
     stopped: threading.Event,
     paths: ServingPaths,
     *,
     addresses: Addresses,
     settings: ServingSettings,
-    recipe: ServingRecipe,
+    drain_delay_s: float,
     folder: Path,
     on_cluster: Callable[[], None],
     on_ready: Callable[[], None],
@@ -95,7 +151,7 @@ def serve_until(
         paths: What the replicas load.
         addresses: Where the doors are.
         settings: Settings of each replica.
-        recipe: What is not learned.
+        drain_delay_s: Seconds in which it still answers once it is stopped.
         folder: For Ray's own files; a short path.
         on_cluster: Called when Ray runs; it has taken over the signals by then.
         on_ready: Called once, when both doors have answered a real request.
@@ -106,7 +162,9 @@ def serve_until(
     try:
         _start(folder, addresses)
         on_cluster()
-        application = _deployment(addresses.num_replicas, settings).bind(paths, settings, recipe)
+        # Replicas that ask for more processors than there are never start.
+        deployment = _deployment(addresses.num_replicas, settings, num_cpus=0.1, drain_s=5.0)
+        application = deployment.bind(lambda: paths, settings)
         serve.run_many(
             [serve.RunTarget(application, name=APPLICATION, route_prefix="/")],
             wait_for_ingress_deployment_creation=False,
@@ -115,6 +173,7 @@ def serve_until(
         if _is_running(stopped) and _is_answering(stopped, paths, addresses):
             on_ready()
             stopped.wait()
+            time.sleep(drain_delay_s)
     finally:
         log.info("stopping")
         serve.shutdown()  # type: ignore[no-untyped-call]
@@ -134,12 +193,14 @@ def _start(folder: Path, addresses: Addresses) -> None:
         http_options={"host": addresses.host, "port": addresses.http_port},
         grpc_options={
             "port": addresses.grpc_port,
-            "grpc_servicer_functions": ["onepiece.serving.grpc_app.add_door_to_server"],
+            "grpc_servicer_functions": [GRPC_SERVICER],
         },
     )
 
 
-def _deployment(num_replicas: int, settings: ServingSettings) -> Any:
+def _deployment(
+    num_replicas: int, settings: ServingSettings, *, num_cpus: float, drain_s: float
+) -> Any:
     return serve.deployment(
         OnePieceDeployment,
         name="OnePiece",
@@ -148,10 +209,9 @@ def _deployment(num_replicas: int, settings: ServingSettings) -> Any:
         max_ongoing_requests=2 * settings.max_waiting_requests,
         # What does not load now will not load in a minute either.
         max_constructor_retry_count=1,
-        # Replicas that ask for more processors than there are never start.
-        ray_actor_options={"num_cpus": 0.1},
+        ray_actor_options={"num_cpus": num_cpus},
         graceful_shutdown_wait_loop_s=0.1,
-        graceful_shutdown_timeout_s=5.0,
+        graceful_shutdown_timeout_s=drain_s,
     )
 
 

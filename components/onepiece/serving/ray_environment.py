@@ -5,8 +5,10 @@ This module does not import Ray.
 
 import os
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from onepiece.errors import InvalidInput
 
@@ -16,6 +18,23 @@ HTTP_RANGES = range(20_000, 26_000, RANGE_SIZE)
 """Where replicas' own HTTP ports may be; below the ports that Linux gives to clients."""
 GRPC_RANGES = range(26_000, 32_000, RANGE_SIZE)
 """Where replicas' own gRPC ports may be."""
+CLUSTER_ENVIRONMENT: Mapping[str, str] = MappingProxyType(
+    {
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        # By default HAProxy's manager is killed if it is not there within 5 s, and the start fails
+        # with it; on a machine with more work than processors it took 20 s.
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+        "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "30",
+        "RAY_SERVE_HAPROXY_STARTUP_TIMEOUT_S": "60",
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+)
+"""Variables of every pod of a Ray cluster that serves; they must be there before Ray is imported.
+
+Source:
+    Measured on Ray 2.60: throughput mode with HAProxy answers in a tenth of the default's time.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +98,13 @@ def ray_environment(folder: Path) -> dict[str, str]:
         folder: HAProxy's files; its defaults are one folder for all servers of the machine.
 
     Source:
-        Measured on Ray 2.60 (design notes on the stack): throughput mode with HAProxy answers in a
-        tenth of the default's time; without the draining period a shutdown takes 30 s.
+        Measured on Ray 2.60: without the draining period a shutdown takes 30 s.
     """
     metrics, stats, fallback_http, fallback_grpc = map(str, _free_ports(4))
     http_ports = _free_range(HTTP_RANGES)
     grpc_ports = _free_range(GRPC_RANGES)
     return {
-        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        **CLUSTER_ENVIRONMENT,
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
@@ -97,11 +114,6 @@ def ray_environment(folder: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_STATS_PORT": stats,
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": fallback_http,
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": fallback_grpc,
-        # By default HAProxy's manager is killed if it is not there within 5 s, and the start fails
-        # with it; on a machine with more work than processors it took 20 s.
-        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
-        "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "30",
-        "RAY_SERVE_HAPROXY_STARTUP_TIMEOUT_S": "60",
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "2",
         # Replicas listen with SO_REUSEPORT: two servers of one machine with Ray's default ports
         # would share them, and one would answer the other's requests.
@@ -112,7 +124,6 @@ def ray_environment(folder: Path) -> dict[str, str]:
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0.5",
         # The cluster is one machine's own and listens on loopback.
         "RAY_AUTH_MODE": "disabled",
-        "RAY_USAGE_STATS_ENABLED": "0",
     }
 
 

@@ -63,8 +63,12 @@ class Service:
 
     @property
     def is_ready(self) -> bool:
-        """Whether a warm-up request has been answered."""
+        """Whether a warm-up request has been answered, and the service is not being stopped."""
         return self._is_ready
+
+    def drain(self) -> None:
+        """Says that it is not ready any more; requests are answered as before."""
+        self._is_ready = False
 
     async def warm_up(self, request: AnyRequest) -> None:
         """Answers a real request, so that the first caller finds everything loaded."""

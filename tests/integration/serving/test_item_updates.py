@@ -18,13 +18,12 @@ from onepiece.events.kafka_settings import KafkaSettings
 from onepiece.events.kafka_topics import create_topics
 from onepiece.serving.load import load_pipeline
 from onepiece.serving.paths import ServingPaths
-from onepiece.serving.recipe import FusionRecipe, ServingRecipe
 from onepiece.serving.schemas import PreRankRequest
 from onepiece.serving.settings import ServingSettings
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
-BY_PRICE = ServingRecipe(fusion=FusionRecipe(relevance_weight=0.0, value_weight=1.0))
+BY_PRICE = "fusion: {relevance_weight: 0.0, value_weight: 1.0}"
 NUM_CHANGES = 30
 
 
@@ -72,14 +71,17 @@ def pipeline(world_module, kafka, repository, tmp_path):
     world_module.write_features(store)
     store.close()
     send_item_updates(kafka, [update("milk-05", 77.0, now_ms() - 1_000)])
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(BY_PRICE)
     paths = ServingPaths(
         bundle=tmp_path / "bundle",
         index=tmp_path / "index",
         store=tmp_path / "store",
         item_tables=tmp_path / "item-tables",
+        recipe=recipe,
     )
     settings = ServingSettings(item_currency="USD", signals_timeout_s=10.0)
-    pipeline = load_pipeline(paths, settings, BY_PRICE, kafka)
+    pipeline = load_pipeline(paths, settings, kafka=kafka)
     yield pipeline
     pipeline.close()
 

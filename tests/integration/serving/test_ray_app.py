@@ -1,6 +1,5 @@
 """The real application: Ray Serve, HAProxy, Feast on SQLite; started by the command line."""
 
-import importlib.util
 import json
 import os
 import select
@@ -39,22 +38,6 @@ try:
 except OnePieceError as error:
     sys.exit(f"{type(error).__name__}: {error}")
 """
-MAKE_WORLD = """
-import importlib.util, sys
-from pathlib import Path
-from onepiece.features.feast_settings import FeatureStoreSettings
-from onepiece.features.feast_store import FeastStore
-source, folder, repository = map(Path, sys.argv[1:])
-spec = importlib.util.spec_from_file_location("serving_world", source)
-world = importlib.util.module_from_spec(spec)
-sys.modules[spec.name] = world
-spec.loader.exec_module(world)
-world.make_world(folder)
-settings = FeatureStoreSettings(folder=folder / "store")
-store = FeastStore.create(repository / "feature_repo", settings)
-world.write_features(store)
-store.close()
-"""
 
 
 @dataclass
@@ -69,27 +52,6 @@ class Server:
         if self.process.poll() is None:
             self.process.send_signal(number)
         return self.process.wait(60)
-
-
-@pytest.fixture(scope="module")
-def world(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with bundle, index, store and item tables; made elsewhere, since Feast is big."""
-    folder = tmp_path_factory.mktemp("world")
-    source = repository / "tests/unit/serving/world.py"
-    subprocess.run(
-        [sys.executable, "-c", MAKE_WORLD, source, folder, repository], check=True, timeout=120
-    )
-    return folder
-
-
-@pytest.fixture(scope="module")
-def world_module(repository: Path):
-    source = repository / "tests/unit/serving/world.py"
-    spec = importlib.util.spec_from_file_location("serving_world", source)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def start(world: Path, log: Path, **environment: str) -> subprocess.Popen:

@@ -13,13 +13,14 @@ import grpc
 import httpx
 import pytest
 
+from onepiece.doors.server import Doors
 from onepiece.errors import EventLogUnavailable, InvalidInput
 from onepiece.events import collector_pb2 as pb
 from onepiece.events.collector import Collector
 from onepiece.events.collector_answers import AppendAnswer, Status
 from onepiece.events.collector_client import CollectorClient
 from onepiece.events.collector_messages import FATES, SERVICE_NAME, answer_of_message, statuses_of
-from onepiece.events.collector_server import Doors, serve_collector
+from onepiece.events.collector_server import serve_collector
 from onepiece.events.collector_settings import CollectorSettings
 
 NOW_MS = 1_500_000_000_000

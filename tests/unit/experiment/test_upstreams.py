@@ -1,0 +1,225 @@
+"""Which server is asked for which user; the servers of these tests note what reaches them."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import grpc
+import pytest
+
+from onepiece.errors import InvalidRecipe, Unavailable
+from onepiece.experiment.assignment import PlannedAssignment
+from onepiece.experiment.plan import demo_plan
+from onepiece.experiment.upstreams import ARM_HEADER, ArmClients, Upstreams
+from onepiece.parsing import read_recipe
+from onepiece.serving import onepiece_pb2 as pb
+from onepiece.serving.messages import SERVICE_NAME, answer_to_message
+from onepiece.serving.schemas import Answer, PreRankRequest, RecommendRequest, RetrieveRequest
+
+PLAN = demo_plan(3)
+LAYER = PLAN.layers[0]
+FIELDS = {"request_id": "r", "query_id": "milk", "store_id": "s1", "as_of_ms": 1_500_000_000_000}
+ANSWER = Answer(
+    request_id="r",
+    items=(),
+    as_of_ms=1_500_000_000_000,
+    is_known_user=False,
+    is_known_query=False,
+)
+
+
+class Server:
+    """Answers everything with the same answer, over REST or gRPC, and notes who asked how."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, str | None]] = []
+        """Path, and the arm that was sent along."""
+
+
+class RestServer(Server):
+    def __init__(self) -> None:
+        super().__init__()
+        seen = self.seen
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["content-length"]))
+                seen.append((self.path, self.headers.get(ARM_HEADER)))
+                body = ANSWER.model_dump_json().encode()
+                self.send_response(200)
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread.start()
+        self.address = f"http://127.0.0.1:{self._server.server_port}"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+class GrpcServer(Server):
+    def __init__(self) -> None:
+        super().__init__()
+        self._server = grpc.server(ThreadPoolExecutor(2))
+        handlers = {
+            name: grpc.unary_unary_rpc_method_handler(
+                lambda message, context, name=name: self._answer(name, context),
+                request_deserializer=message.FromString,
+                response_serializer=pb.Answer.SerializeToString,
+            )
+            for name, message in (
+                ("Recommend", pb.RecommendRequest),
+                ("Retrieve", pb.RetrieveRequest),
+                ("PreRank", pb.PreRankRequest),
+            )
+        }
+        self._server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(SERVICE_NAME, handlers),)
+        )
+        self.address = f"grpc://127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        self._server.start()
+
+    def _answer(self, name: str, context: grpc.ServicerContext) -> object:
+        self.seen.append((name, dict(context.invocation_metadata()).get(ARM_HEADER)))
+        return answer_to_message(ANSWER)
+
+    def close(self) -> None:
+        self._server.stop(None).wait(10)
+
+
+@pytest.fixture
+def rest() -> Iterator[RestServer]:
+    server = RestServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def rpc() -> Iterator[GrpcServer]:
+    server = GrpcServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def connect():
+    opened = []
+
+    def connect(**upstreams: object) -> ArmClients:
+        clients = ArmClients(
+            Upstreams.model_validate(upstreams),
+            PLAN,
+            PlannedAssignment(PLAN),
+            timeout_s=5.0,
+            max_connections=4,
+        )
+        opened.append(clients)
+        return clients
+
+    yield connect
+    for clients in opened:
+        clients.close()
+
+
+def user_of(arm: str) -> str:
+    """A user who has the arm."""
+    assignment = PlannedAssignment(PLAN)
+    return next(
+        user for user in map(str, range(1_000)) if assignment.arms_of(user).get(LAYER.name) == arm
+    )
+
+
+def ask_all(clients: ArmClients, user_id: str) -> None:
+    clients.recommend(RecommendRequest(**FIELDS, user_id=user_id))
+    clients.retrieve(RetrieveRequest(**FIELDS, user_id=user_id))
+    clients.pre_rank(PreRankRequest(**FIELDS, user_id=user_id, item_ids=("i",)))
+
+
+def test_every_method_goes_to_the_server_of_the_users_arm(rest, rpc, connect):
+    _, second, third = LAYER.arm_names
+    clients = connect(layer=LAYER.name, address=rest.address, arms={second: rpc.address})
+
+    ask_all(clients, user_of(second))
+    ask_all(clients, user_of(third))
+
+    assert rpc.seen == [("Recommend", None), ("Retrieve", None), ("PreRank", None)]
+    assert rest.seen == [(f"/v1/{name}", None) for name in ("recommend", "retrieve", "prerank")]
+
+
+def test_the_arm_is_sent_along_for_a_gateway(rest, rpc, connect):
+    for server in (rest, rpc):
+        clients = connect(layer=LAYER.name, address=server.address, is_arm_sent=True)
+        for arm in LAYER.arm_names:
+            ask_all(clients, user_of(arm))
+
+        assert [arm for _, arm in server.seen] == [arm for arm in LAYER.arm_names for _ in range(3)]
+
+
+def test_one_server_is_sent_no_arm(rest, connect):
+    ask_all(connect(address=rest.address), "anybody")
+
+    assert {arm for _, arm in rest.seen} == {None}
+
+
+@pytest.mark.parametrize("kind", ["http", "grpc"])
+def test_a_server_that_is_away_is_named_with_its_arm(kind, unused_port, rest, connect):
+    arm = LAYER.arm_names[1]
+    address = f"{kind}://127.0.0.1:{unused_port}"
+    clients = connect(layer=LAYER.name, address=rest.address, arms={arm: address})
+
+    with pytest.raises(Unavailable, match=f"arm '{arm}', {address}, gave no answer"):
+        clients.recommend(RecommendRequest(**FIELDS, user_id=user_of(arm)))
+    with pytest.raises(Unavailable, match="do not answer"):
+        clients.check()
+
+    assert rest.seen == []
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{}", "neither address nor arms is given"),
+        ("address: localhost:9000", "address"),
+        ("{address: 'grpc://a:1', arms: {x: 'grpc://b:1'}}", "without layer"),
+        ("{address: 'grpc://a:1', is_arm_sent: true}", "without layer"),
+        ("{address: 'grpc://a:1', layer: x}", "differ in nothing"),
+        ("adress: grpc://a:1", "unknown key"),
+    ],
+)
+def test_upstreams_that_do_not_fit_are_refused(text, said, tmp_path):
+    path = tmp_path / "upstreams.yaml"
+    path.write_text(text)
+
+    with pytest.raises(InvalidRecipe, match=said):
+        read_recipe(path, Upstreams)
+
+
+@pytest.mark.parametrize(
+    ("upstreams", "said"),
+    [
+        ({"layer": "colour", "arms": {"a": "grpc://a:1"}}, "the plan has"),
+        ({"layer": LAYER.name, "arms": {"a": "grpc://a:1"}}, "arms names 'a'"),
+        ({"layer": LAYER.name, "arms": {LAYER.control: "grpc://a:1"}}, "has no address"),
+    ],
+)
+def test_upstreams_that_the_plan_does_not_know_are_refused(upstreams, said, connect):
+    with pytest.raises(InvalidRecipe, match=said):
+        connect(**upstreams)
+
+
+@pytest.fixture
+def unused_port() -> int:
+    import socket
+
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
