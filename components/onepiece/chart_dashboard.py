@@ -132,6 +132,16 @@ PANELS: tuple[Panel, ...] = (
         ((_quantile(0.99, "onepiece_serving_item_freshness_seconds"), "p99"),),
     ),
     Panel(
+        "Requests of the router that failed, by status",
+        "reqps",
+        ((_rate("onepiece_experiment_router_errors_total", "status"), "{{status}}"),),
+    ),
+    Panel(
+        "Router: time to answer, 99th percentile",
+        "s",
+        ((_quantile(0.99, "onepiece_experiment_router_latency_seconds", "method"), "{{method}}"),),
+    ),
+    Panel(
         "Exposures logged, by arm",
         "cps",
         ((_rate("onepiece_experiment_exposures_total", "layer, arm"), "{{layer}}: {{arm}}"),),

@@ -18,12 +18,14 @@ from onepiece.errors import InvalidInput
 from onepiece.events.collector_settings import CollectorSettings
 from onepiece.events.kafka_settings import KafkaSettings
 from onepiece.experiment.plan import ExperimentPlan
+from onepiece.experiment.router_settings import RouterSettings
 from onepiece.features.recipe import FeaturesRecipe
 from onepiece.serving.settings import ServingSettings
 
 _SETTINGS: Mapping[str, tuple[type[BaseModel], tuple[str, ...]]] = {
     "collectorSettings": (CollectorSettings, tuple(CollectorSettings.model_fields)),
     "kafkaSettings": (KafkaSettings, ("timeout_s", "transaction_timeout_s", "session_timeout_s")),
+    "routerSettings": (RouterSettings, tuple(RouterSettings.model_fields)),
     # The currency is the shop's, for jobs as well: shop.itemCurrency.
     "servingSettings": (
         ServingSettings,

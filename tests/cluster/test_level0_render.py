@@ -21,9 +21,15 @@ from onepiece.events.collector_settings import CollectorSettings
 from onepiece.events.kafka_settings import PREFIX as KAFKA
 from onepiece.events.kafka_settings import KafkaSettings
 from onepiece.experiment.plan import ExperimentPlan
+from onepiece.experiment.router_settings import PREFIX as ROUTER
+from onepiece.experiment.router_settings import RouterSettings
+from onepiece.experiment.upstreams import Upstreams
 from onepiece.features.feast_settings import load_settings
 from onepiece.features.recipe import FeaturesRecipe
+from onepiece.features.redis_settings import PREFIX as REDIS
+from onepiece.features.redis_settings import RedisSettings
 from onepiece.parsing import read_recipe, read_settings
+from onepiece.serving.ray_environment import CLUSTER_ENVIRONMENT
 from onepiece.serving.settings import PREFIX as SERVING
 from onepiece.serving.settings import ServingSettings
 
@@ -35,7 +41,7 @@ _spec.loader.exec_module(rendering)
 
 CHART, CI_VALUES = rendering.CHART, rendering.CI_VALUES
 GOLDEN = rendering.ROOT / "tests" / "golden" / "chart"
-NOT_YET = {("serving", "kserve"), ("serving", "release")}
+NOT_YET: set[tuple[str, ...]] = set()
 """Commands that the chart calls and that are still being built; who adds one takes it out."""
 by_file = pytest.mark.parametrize("values", CI_VALUES, ids=lambda path: path.stem)
 
@@ -108,7 +114,13 @@ def test_a_wrong_option_would_be_noticed():
 
 @by_file
 def test_every_setting_is_one_that_its_process_knows(values: Path, tmp_path: Path):
-    models = {KAFKA: KafkaSettings, COLLECTOR: CollectorSettings, SERVING: ServingSettings}
+    models = {
+        KAFKA: KafkaSettings,
+        COLLECTOR: CollectorSettings,
+        SERVING: ServingSettings,
+        REDIS: RedisSettings,
+        ROUTER: RouterSettings,
+    }
     (tmp_path / "password").write_text("secret")
 
     for name, spec in rendering.pod_specs(rendering.rendered(values)):
@@ -119,8 +131,7 @@ def test_every_setting_is_one_that_its_process_knows(values: Path, tmp_path: Pat
                 if one["name"].startswith("ONEPIECE_")
             }
             for variable, value in given.items():
-                prefixes = (*models, "ONEPIECE_REDIS_")
-                assert variable.startswith(prefixes), f"{name}: {variable}"
+                assert variable.startswith(tuple(models)), f"{name}: {variable}"
                 if variable.endswith("_PASSWORD_FILE"):
                     assert _is_mounted(container, value), f"{name}: {value} is not mounted"
                     given[variable] = str(tmp_path / "password")
@@ -187,11 +198,15 @@ def test_what_answers_others_leaves_in_order(values: Path):
     for name, spec in rendering.pod_specs(rendering.rendered(values)):
         for container in spec["containers"]:
             ports = {port["name"] for port in container.get("ports", [])}
-            if not ports & {"http", "serve"}:
+            if not ports & {"http", "http1", "serve"}:
                 continue
             assert {"readinessProbe", "livenessProbe", "startupProbe"} <= set(container), name
-            pause_s = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
-            assert spec["terminationGracePeriodSeconds"] > pause_s, name
+            said = " ".join(container.get("args", []))
+            pauses_s = [int(seconds) for seconds in re.findall(r"--drain(?:-delay)?-s=(\d+)", said)]
+            if "lifecycle" in container:
+                pauses_s.append(int(container["lifecycle"]["preStop"]["exec"]["command"][1]))
+            assert pauses_s, name
+            assert spec["terminationGracePeriodSeconds"] > sum(pauses_s), name
             assert spec["topologySpreadConstraints"], name
 
 
@@ -269,6 +284,51 @@ def test_a_stage_that_is_split_off_has_routes_of_its_own():
         "onepiece-retrieve": "Retrieve",
         "onepiece-pre-rank": "PreRank",
     }
+
+
+# Of Ray's own modules, when they are imported.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_what_ray_is_told_is_what_the_application_takes():
+    from onepiece.serving.ray_app import GRPC_SERVICER, ApplicationArguments
+
+    for values in (CHART / "ci" / "ray-values.yaml", CHART / "ci" / "router-values.yaml"):
+        objects = rendering.rendered(values)
+        for one in (one for one in objects if one["kind"] == "RayService"):
+            config = yaml.safe_load(one["spec"]["serveConfigV2"])
+            (application,) = config["applications"]
+            module, _, name = application["import_path"].partition(":")
+
+            arguments = ApplicationArguments.model_validate(application["args"])
+
+            assert (module, name) == ("onepiece.serving.ray_app", "build_application")
+            assert config["grpc_options"]["grpc_servicer_functions"] == [GRPC_SERVICER]
+            assert arguments.settings.item_currency in ("USD", "EUR")
+            (group,) = one["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+            offered = float(group["rayStartParams"]["num-cpus"]) * group["replicas"]
+            assert arguments.num_cpus * arguments.num_replicas <= offered
+        for name, spec in rendering.pod_specs(objects):
+            for container in spec["containers"]:
+                if name.startswith("RayService"):
+                    given = {one["name"]: one.get("value") for one in container["env"]}
+                    assert CLUSTER_ENVIRONMENT.items() <= given.items()
+
+
+def test_the_router_finds_the_servers_of_its_arms(tmp_path: Path):
+    ways = (
+        (
+            "router-values",
+            {"layer": "model", "is_arm_sent": True, "address": "grpc://shop.gateways:80"},
+        ),
+        ("direct-values", {"address": "grpc://onepiece-recommend-a-predictor:9000"}),
+    )
+    for name, expected in ways:
+        objects = rendering.rendered(CHART / "ci" / f"{name}.yaml")
+        (config,) = [one for one in objects if one["metadata"]["name"] == "onepiece-plan"]
+        (tmp_path / "upstreams.yaml").write_text(config["data"]["upstreams.yaml"])
+
+        upstreams = read_recipe(tmp_path / "upstreams.yaml", Upstreams)
+
+        assert upstreams == Upstreams(**expected)
 
 
 def test_every_value_is_described():

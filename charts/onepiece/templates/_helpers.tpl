@@ -142,6 +142,7 @@ topologySpreadConstraints:
 {{- if kindIs "map" $job }}{{ if get $job "enabled" }}{{ $uses = true }}{{ end }}{{ end -}}
 {{- end -}}
 {{- if .Values.serving.enabled -}}
+{{- if .Values.serving.itemTables }}{{ $uses = true }}{{ end -}}
 {{- range .Values.serving.arms -}}
 {{- if not (or .release.claim .release.storageUri) }}{{ $uses = true }}{{ end -}}
 {{- end -}}

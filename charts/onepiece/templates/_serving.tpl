@@ -62,6 +62,11 @@ onepiece-arm: {{ index . 2 }}
   subPath: {{ $arm.release.path }}
   readOnly: true
 {{- end }}
+{{- if $root.Values.serving.itemTables }}
+- name: shop
+  mountPath: /shop
+  readOnly: true
+{{- end }}
 {{- if $root.Values.shop.itemCurrency }}
 {{- include "onepiece.kafkaMounts" $root }}
 {{- end }}
@@ -78,6 +83,11 @@ onepiece-arm: {{ index . 2 }}
 - name: release
   persistentVolumeClaim:
     claimName: {{ $arm.release.claim | default (include "onepiece.shopClaim" $root) }}
+{{- end }}
+{{- if $root.Values.serving.itemTables }}
+- name: shop
+  persistentVolumeClaim:
+    claimName: {{ include "onepiece.shopClaim" $root }}
 {{- end }}
 {{- if $root.Values.shop.itemCurrency }}
 {{- include "onepiece.kafkaVolumes" (list $root "batch") }}

@@ -168,5 +168,22 @@
 {{- if not $values.router.plan -}}
 {{- fail "router.plan is empty; give the plan, such as `onepiece experiment plan` prints it" -}}
 {{- end -}}
+{{- if $values.router.layer -}}
+{{- $found := dict -}}
+{{- range $values.router.plan.layers -}}
+{{- if eq .name $values.router.layer }}{{ $found = . }}{{ end -}}
+{{- end -}}
+{{- if not $found -}}
+{{- fail (printf "router.layer is %s, which is no layer of router.plan; name one of them" $values.router.layer) -}}
+{{- end -}}
+{{- range $found.arms -}}
+{{- if not (hasKey $values.serving.arms .name) -}}
+{{- fail (printf "router.layer is %s and serving.arms has no %s, which is an arm of that layer; add it, or rename one of them" $values.router.layer .name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if and $values.router.gateway (not $values.networkPolicy.servingFrom) $values.networkPolicy.enabled -}}
+{{- fail "router.gateway is given and networkPolicy.servingFrom is empty: the router could not reach the gateway; say where the gateway is" -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
