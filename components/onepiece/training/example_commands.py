@@ -2,13 +2,16 @@
 
 import argparse
 import json
+import os
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from onepiece.events.log_options import add_log_options, opened_log
 from onepiece.features.table_options import add_update_options
 
 if TYPE_CHECKING:
@@ -35,16 +38,18 @@ def _add_examples(subparsers: "argparse._SubParsersAction[argparse.ArgumentParse
     )
     for name, text in (
         ("recipe", "YAML, what differs from defaults"),
-        ("log", "folder of the event log"),
         ("catalogue", "catalogue.parquet of the shop"),
         ("store", "folder of the Feast store, backfilled (onepiece features backfill)"),
         ("item-tables", "folder of the daily item tables"),
         ("out", "folder of examples, new"),
     ):
         examples.add_argument(f"--{name}", type=Path, required=True, help=text)
+    add_log_options(examples)
     add_update_options(examples)
     examples.add_argument(
-        "--until-ms", type=int, help="only events received before count (default: all)"
+        "--until-ms",
+        type=int,
+        help="only events received before count (default: all; of Kafka, before the start)",
     )
     examples.add_argument("--json", action="store_true", help="print the result as JSON")
     examples.set_defaults(run=_examples)
@@ -125,7 +130,6 @@ def _add_intent_examples(subparsers: "argparse._SubParsersAction[argparse.Argume
 
 def _examples(args: argparse.Namespace) -> int:
     from onepiece.datasets.catalogue_file import read_catalogue
-    from onepiece.events.sqlite_log import SqliteEventLog
     from onepiece.features.feast_store import FeastStore
     from onepiece.features.table_options import opened_tables
     from onepiece.parsing import read_recipe
@@ -135,11 +139,12 @@ def _examples(args: argparse.Namespace) -> int:
 
     recipe = read_recipe(args.recipe, TrainingRecipe)
     catalogue = read_catalogue(args.catalogue)
-    with (
-        closing(SqliteEventLog.open(args.log)) as log,
-        closing(FeastStore.open(args.store)) as store,
-    ):
-        vocabulary = vocabulary_of_log(log, store, catalogue, until_ms=args.until_ms)
+    until_ms = args.until_ms
+    if until_ms is None and args.kafka:
+        # The log is read more than once and grows meanwhile.
+        until_ms = time.time_ns() // 1_000_000
+    with opened_log(args, os.environ) as log, closing(FeastStore.open(args.store)) as store:
+        vocabulary = vocabulary_of_log(log, store, catalogue, until_ms=until_ms)
         num_examples = build_examples(
             log,
             store,
@@ -147,7 +152,7 @@ def _examples(args: argparse.Namespace) -> int:
             vocabulary,
             recipe,
             args.out,
-            until_ms=args.until_ms,
+            until_ms=until_ms,
         )
     if args.json:
         answer = {"out": str(args.out), "num_examples": num_examples}

@@ -158,3 +158,33 @@ def test_every_answer_given_before_kill_9_has_its_exposure(tmp_path):
     log.close()
     assert len(answered) >= 40
     assert set(answered) <= logged
+
+
+def test_the_report_over_kafka_is_that_over_the_embedded_log(
+    tmp_path, monkeypatch, capsys, kafka_broker
+):
+    from onepiece.cli import main
+    from onepiece.events.kafka_log import KafkaEventLog
+    from onepiece.events.log_options import kafka_settings
+    from onepiece.experiment.plan import dump_plan
+
+    kafka = {"BOOTSTRAP_SERVERS": kafka_broker.bootstrap_servers, "PREFIX": "report"}
+    for name, value in (kafka | {"NUM_PARTITIONS": "2"}).items():
+        monkeypatch.setenv(f"ONEPIECE_KAFKA_{name}", value)
+    embedded = SqliteEventLog.create(tmp_path / "log", num_partitions=2)
+    with Router(PLAN, Shop(1), embedded) as router:
+        live(router, embedded, num_users=40, num_visits=2)
+    on_kafka = KafkaEventLog.create(kafka_settings(os.environ))
+    on_kafka.append(list(read_events(embedded)))
+    on_kafka.close()
+    embedded.close()
+    (tmp_path / "plan.yaml").write_text(dump_plan(PLAN))
+    reports = []
+
+    for number, place in enumerate((["--log", str(tmp_path / "log")], ["--kafka"])):
+        when = ["--from-ms", str(FROM_MS), "--to-ms", str(FROM_MS + 2 * DAY_MS)]
+        where = ["--plan", str(tmp_path / "plan.yaml"), "--out", str(tmp_path / f"r{number}")]
+        assert main(["experiment", "report", *place, *when, *where, "--json"]) == 0
+        reports.append(capsys.readouterr().out)
+
+    assert reports[0] == reports[1]
