@@ -1,7 +1,7 @@
-"""Compiles the bed's programs from pinned Go modules into a cache; needs the standard library alone.
+"""Compiles the bed's programs from pinned Go modules; needs the standard library alone.
 
-The cache is keyed by what decides the result: go.mod, go.sum, the version of Go, and `tools.py`'s
-entry. A program that is there is not built again. Go checks every module against go.sum.
+They are kept in a cache, keyed by what decides the result: go.mod, go.sum, the version of Go and
+the entry in `tools.py`. What is there is not built again. Go checks every module against go.sum.
 """
 
 import fcntl
@@ -17,7 +17,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from bed.tools import FILES, PROGRAMS, TOOLS_FOLDER, ModuleFiles, Program
@@ -79,11 +79,10 @@ def build(level: int, *, report: Report) -> None:
         _make(_clients_folder(), _fetch_clients, report=report)
         for files in FILES:
             if files.level <= level:
-                _make(files_path(files.name), lambda to, f=files: _copy_files(f, to), report=report)
+                _make(files_path(files.name), partial(_copy_files, files), report=report)
         for program in PROGRAMS:
             if program.level <= level:
-                path = program_path(program.name)
-                _make(path, lambda to, p=program: _compile(p, to), report=report)
+                _make(program_path(program.name), partial(_compile, program), report=report)
 
 
 @contextmanager
@@ -187,7 +186,7 @@ def _run(command: list[str], *, folder: Path) -> str:
     """
     # Go's own switches stay as the machine has them: its proxy and checksum database are used.
     environment = {**os.environ, "GOTOOLCHAIN": "local", "CGO_ENABLED": "0", "GOWORK": "off"}
-    done = subprocess.run(  # noqa: S603 - our own command line, no shell
+    done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
     if done.returncode:

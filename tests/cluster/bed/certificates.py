@@ -1,4 +1,4 @@
-"""The bed's own certificate authority, its servers' certificates, and a kubeconfig for each client."""
+"""The bed's own certificate authority, its certificates, and a kubeconfig for each client."""
 
 import base64
 import json
@@ -11,6 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 API_SERVER = "https://127.0.0.1:6443"
 """In the bed's network namespace, so the usual port is always free."""
@@ -48,7 +49,7 @@ IDENTITIES = (
 
 
 def write_certificates(folder: Path) -> None:
-    """Writes NAME.crt and NAME.key of the authority and all identities, and NAME.kubeconfig of clients.
+    """Writes NAME.crt and NAME.key of the authority and all identities, and NAME.kubeconfig.
 
     Also sa.key and sa.pub, which service-account tokens are signed and checked with.
     """
@@ -112,10 +113,10 @@ def _signed(
     parts = [x509.NameAttribute(x509.NameOID.COMMON_NAME, identity.common_name)]
     if identity.organisation:
         parts.append(x509.NameAttribute(x509.NameOID.ORGANIZATION_NAME, identity.organisation))
-    uses = [x509.ExtendedKeyUsageOID.CLIENT_AUTH]
+    uses = [ExtendedKeyUsageOID.CLIENT_AUTH]
     builder = _builder(x509.Name(parts), authority.subject, key.public_key())
     if identity.hosts:
-        uses.append(x509.ExtendedKeyUsageOID.SERVER_AUTH)
+        uses.append(ExtendedKeyUsageOID.SERVER_AUTH)
         names = x509.SubjectAlternativeName([_host(host) for host in identity.hosts])
         builder = builder.add_extension(names, critical=False)
     return builder.add_extension(x509.ExtendedKeyUsage(uses), critical=False).sign(

@@ -55,7 +55,7 @@ class Cluster:
         program, *arguments = command
         if program in ("helm", "kubectl"):
             program = str(program_path(program))
-        done = subprocess.run(  # noqa: S603 - our own command line, no shell
+        done = subprocess.run(
             [*self.prefix, program, *arguments],
             input=text if text is not None else "",
             env={**os.environ, **self.environment},
@@ -72,9 +72,7 @@ class Cluster:
             )
         return result
 
-    def kubectl(
-        self, *arguments: str, text: str | None = None, timeout_s: float = 120.0
-    ) -> Result:
+    def kubectl(self, *arguments: str, text: str | None = None, timeout_s: float = 120.0) -> Result:
         """Runs kubectl; `text` is what `-f -` reads."""
         return self.run("kubectl", *arguments, text=text, timeout_s=timeout_s)
 

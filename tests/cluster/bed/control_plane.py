@@ -14,6 +14,8 @@ from bed.network import SERVICES
 from bed.processes import Processes
 from onepiece.errors import NotFound
 
+Options = dict[str, "Path | str"]
+"""Of a command line, without the dashes."""
 _ETCD = "http://127.0.0.1:2379"
 _ETCD_PEERS = "http://127.0.0.1:2380"
 
@@ -40,7 +42,7 @@ class Parts:
 def answers(url: str) -> Callable[[], bool]:
     """Makes a question: does a URL of loopback answer 200?"""
     # A health answer of a process that was just started here needs no proof of who it is.
-    context = ssl._create_unverified_context()  # noqa: S323
+    context = ssl._create_unverified_context()
     opener = urllib.request.build_opener(
         urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
     )
@@ -81,7 +83,7 @@ def start_api_server(parts: Parts) -> None:
 
 
 def _api_server(pki: Path) -> list[str]:
-    options = {
+    options: Options = {
         "etcd-servers": _ETCD,
         "bind-address": "127.0.0.1",
         "advertise-address": "127.0.0.1",
@@ -112,7 +114,7 @@ def start_managers(parts: Parts) -> None:
         Unavailable: One of them did not become ready.
     """
     pki = parts.certificates
-    manager = {
+    manager: Options = {
         "service-account-private-key-file": pki / "sa.key",
         "root-ca-file": pki / "ca.crt",
         "cluster-signing-cert-file": pki / "ca.crt",
@@ -121,14 +123,14 @@ def start_managers(parts: Parts) -> None:
         # Claims of the storage class `standard` get a folder of this machine.
         "enable-hostpath-provisioner": "true",
     }
-    asked = [
+    asked: list[tuple[str, Options, str]] = [
         ("kube-controller-manager", manager, "https://127.0.0.1:10257/healthz"),
         ("kube-scheduler", {}, "https://127.0.0.1:10259/healthz"),
     ]
     started = []
     for name, own, health in asked:
         kubeconfig = pki / f"{name}.kubeconfig"
-        options = {
+        options: Options = {
             "kubeconfig": kubeconfig,
             "authentication-kubeconfig": kubeconfig,
             "authorization-kubeconfig": kubeconfig,
@@ -142,5 +144,5 @@ def start_managers(parts: Parts) -> None:
         parts.processes.wait(process, answers(health))
 
 
-def _flags(options: "dict[str, Path | str]") -> list[str]:
+def _flags(options: Options) -> list[str]:
     return [f"--{name}={value}" for name, value in options.items()]

@@ -1,4 +1,4 @@
-"""KServe, KubeRay and kwok: the controllers that turn custom resources into pods, and fake nodes."""
+"""KServe, KubeRay and kwok: they turn custom resources into pods, on nodes that are invented."""
 
 import base64
 import json
@@ -88,9 +88,7 @@ def _without_routes(config: Object) -> Object:
     data = config["data"]
     assert isinstance(data, dict)
     ingress = json.loads(data["ingress"])
-    ingress.update(
-        enableGatewayApi=True, disableIstioVirtualHost=True, disableIngressCreation=True
-    )
+    ingress.update(enableGatewayApi=True, disableIstioVirtualHost=True, disableIngressCreation=True)
     data["ingress"] = json.dumps(ingress)
     return config
 
@@ -156,6 +154,8 @@ def _node(number: int) -> Object:
         "kubernetes.io/os": "linux",
         "kubernetes.io/arch": "amd64",
         "topology.kubernetes.io/zone": f"zone-{number}",
+        # As NVIDIA's feature discovery writes it on nodes with GPUs.
+        "nvidia.com/gpu.present": "true",
     }
     made = _named("v1", "Node", name, status={"allocatable": amounts, "capacity": amounts})
     made["metadata"] = {"name": name, "annotations": {key: value}, "labels": labels}

@@ -1,7 +1,7 @@
 """Answers KubeRay as a Ray cluster's dashboard would, for pods that kwok only pretends to run.
 
 Every address of kwok's pods is this machine, so one process answers for all of them; what was
-deployed to one address is known at that address alone. Run as a program; it imports nothing of ours.
+deployed to one address is known there alone. Run as a program; it imports nothing of ours.
 """
 
 import json
@@ -54,7 +54,7 @@ class FakeRay(BaseHTTPRequestHandler):
         """Forgets whatever was named."""
         self._answer({})
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base's own name
+    def log_message(self, format: str, *args: Any) -> None:
         """Keeps one line a request, with the address that was asked."""
         print(self._address, format % args, flush=True)  # noqa: T201
 
@@ -111,7 +111,7 @@ def _applications(config: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     """Serves for ever on every port."""
     # All addresses: those of kwok's pods are local in the bed's network namespace, and only there.
-    servers = [ThreadingHTTPServer(("0.0.0.0", port), FakeRay) for port in PORTS]  # noqa: S104
+    servers = [ThreadingHTTPServer(("0.0.0.0", port), FakeRay) for port in PORTS]
     for server in servers[1:]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
     servers[0].serve_forever()

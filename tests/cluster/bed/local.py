@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,10 @@ from onepiece.errors import NotFound, OutputExists, Unavailable
 LEVELS = {1: "strict", 2: "control"}
 """What `up` can bring up."""
 _UP_TIMEOUT_S = 400.0
+_OWN_MOUNTS = ("unshare", "--mount", "--propagation", "private", "--")
+"""Begins a command line whose mounts nobody else sees; they go with its last process."""
+_VOLUMES = Path("/tmp/hostpath_pv")
+"""Where the controller manager makes a folder for each volume claim."""
 
 Report = Callable[[str], None]
 
@@ -102,9 +107,9 @@ class Bed:
 
     def _start_inside(self, level: int) -> None:
         """Runs `start` in the namespace, so that all that it starts is there too."""
-        command = [*network.inside(self.network), sys.executable, "-m", "bed"]
+        command = [*network.inside(self.network), *_OWN_MOUNTS, sys.executable, "-m", "bed"]
         command += ["start", "--level", str(level), "--folder", str(self.folder)]
-        done = subprocess.run(  # noqa: S603 - our own command line, no shell
+        done = subprocess.run(
             command, env=os.environ | _python_path(), timeout=_UP_TIMEOUT_S, check=False
         )
         if done.returncode:
@@ -120,6 +125,7 @@ class Bed:
         """
         began_s = time.monotonic()
         parts = Parts(self.processes, Cluster(self._kubeconfig))
+        _keep_volumes_in(self.folder / "volumes")
         steps: list[tuple[int, str, Callable[[], None]]] = [
             (1, "certificates", lambda: write_certificates(parts.certificates)),
             (1, "API server", lambda: start_api_server(parts)),
@@ -145,6 +151,8 @@ class Bed:
         for pid in network.process_ids(self.network):
             stop(found("left behind", pid))
         network.delete(self.network)
+        with suppress(OSError):
+            _VOLUMES.rmdir()
 
     def status(self) -> str:
         """Returns a table of what was started: process id, memory, whether it runs."""
@@ -158,6 +166,13 @@ class Bed:
         level = self.level
         lines.append("down" if level is None else f"up, level {level} ({LEVELS[level]})")
         return "\n".join(lines)
+
+
+def _keep_volumes_in(folder: Path) -> None:
+    """Puts the folders of volume claims below the bed's, where `down` removes them."""
+    for path in (folder, _VOLUMES):
+        path.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["mount", "--bind", str(folder), str(_VOLUMES)], check=True)
 
 
 def _python_path() -> dict[str, str]:

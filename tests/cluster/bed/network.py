@@ -69,7 +69,7 @@ def _ip(*arguments: str) -> str:
     if shutil.which("ip") is None:
         raise NotFound("ip is not installed (apt-get install iproute2)")
     done = subprocess.run(
-        ["ip", *arguments],  # noqa: S607 - found above
+        ["ip", *arguments],
         capture_output=True,
         text=True,
         check=False,

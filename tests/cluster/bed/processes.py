@@ -54,7 +54,7 @@ class Processes:
         for folder in (logs, pids):
             folder.mkdir(parents=True, exist_ok=True)
         with (logs / f"{name}.log").open("ab") as log:
-            process = subprocess.Popen(  # noqa: S603 - our own command line, no shell
+            process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

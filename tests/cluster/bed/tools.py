@@ -1,4 +1,4 @@
-"""What the bed is made of: each program, the Go package it is compiled from, and the files it needs.
+"""What the bed is made of: each program, its Go package, and the files that it needs.
 
 Versions are in `tools/*/go.mod` alone; `go.sum` beside it has the hash of every module.
 """
