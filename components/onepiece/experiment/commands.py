@@ -2,9 +2,12 @@
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from onepiece.events.log_options import add_log_options, opened_log
 
 if TYPE_CHECKING:
     from onepiece.experiment.report import ExperimentReport
@@ -50,7 +53,7 @@ def _add_report(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]
             "--out runs/report"
         ),
     )
-    report.add_argument("--log", type=Path, required=True, help="folder of the event log")
+    add_log_options(report)
     report.add_argument("--plan", type=Path, required=True, help="YAML of the plan that ran")
     report.add_argument("--from-ms", type=int, required=True, help="start of the live phase")
     report.add_argument("--to-ms", type=int, required=True, help="end of the live phase")
@@ -127,7 +130,6 @@ def _report(args: argparse.Namespace) -> int:
 def _analysed(args: argparse.Namespace) -> "ExperimentReport":
     """Reads what the arguments name and analyses it."""
     from onepiece.events.log import read_standing_events
-    from onepiece.events.sqlite_log import SqliteEventLog
     from onepiece.experiment.join import join_outcomes
     from onepiece.experiment.outcomes import MAX_LATE_MS, LivePhase
     from onepiece.experiment.plan import ExperimentPlan
@@ -144,9 +146,6 @@ def _analysed(args: argparse.Namespace) -> "ExperimentReport":
     )
     provenance = read_json(args.about, Provenance) if args.about else Provenance()
     truth = read_json(args.truth, Truth) if args.truth else None
-    log = SqliteEventLog.open(args.log)
-    try:
+    with opened_log(args, os.environ) as log:
         outcomes = join_outcomes(read_standing_events(log), plan, phase=phase)
-    finally:
-        log.close()
     return build_report(plan, outcomes, provenance=provenance, truth=truth)
