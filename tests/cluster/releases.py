@@ -32,10 +32,13 @@ class Release:
     values: Path
 
     def helm(self, verb: str, *options: str) -> Result:
-        """Runs a verb of helm on this release; `install` and `upgrade` get chart and values."""
-        given = ()
+        """Runs a verb of helm on this release; `install`, `upgrade`, `template` get the values."""
+        given: tuple[str, ...] = ()
         if verb in ("install", "upgrade", "template"):
             given = (str(rendering.CHART), "--values", str(self.values))
+        if verb in ("upgrade", "rollback"):
+            # KubeRay writes into the RayService that Helm applies (the chart's README).
+            given += ("--force-conflicts",)
         return self.cluster.helm(verb, "onepiece", *given, "-n", self.namespace, *options)
 
     def prepare(self) -> None:
@@ -90,8 +93,21 @@ class Release:
     def live(self) -> dict[str, Object]:
         """Returns the objects of the release's manifest as they are, without what servers add."""
         manifest = self.cluster.helm("get", "manifest", "onepiece", "-n", self.namespace).out
-        found = json.loads(self.kubectl("get", "-f", "-", "-o", "json", text=manifest).out)
-        return {place(one): _as_declared(one) for one in found["items"]}
+        found = json.loads(self.kubectl("get", "-f", "-", "-o", "json", text=manifest).out)["items"]
+        scaled = {
+            f"{target['kind']}/{target['name']}"
+            for target in (
+                one["spec"]["scaleTargetRef"]
+                for one in found
+                if one["kind"] == "HorizontalPodAutoscaler"
+            )
+        }
+        return {place(one): _as_declared(one, is_scaled=place(one) in scaled) for one in found}
+
+    def hooks(self) -> list[Object]:
+        """Returns the release's hooks, such as the pods of `helm test`, which are soon gone."""
+        text = self.cluster.helm("get", "hooks", "onepiece", "-n", self.namespace).out
+        return [one for one in yaml.safe_load_all(text) if one]
 
     def everything(self) -> dict[str, Object]:
         """Returns every object of the namespace, of whatever kind, but for events."""
@@ -117,7 +133,7 @@ def _is_ready(one: Object) -> bool:
             return conditions.get("Ready") == "True"
 
 
-def _as_declared(one: Object) -> Object:
+def _as_declared(one: Object, *, is_scaled: bool) -> Object:
     """Takes out what only a server writes."""
     kept = {key: value for key, value in one.items() if key != "status"}
     drop = ("managedFields", "resourceVersion", "generation", "uid", "creationTimestamp")
@@ -126,4 +142,30 @@ def _as_declared(one: Object) -> Object:
     metadata["annotations"] = {
         key: value for key, value in notes.items() if not key.startswith("deployment.kubernetes.io")
     }
-    return {**kept, "metadata": metadata}
+    kept["metadata"] = metadata
+    if is_scaled:
+        kept["spec"] = {key: value for key, value in one["spec"].items() if key != "replicas"}
+    if one["kind"] == "Job":
+        # Made anew at each revision: what ties a job to its pods has the new one's id.
+        spec = {key: value for key, value in one["spec"].items() if key != "selector"}
+        own = spec["template"]["metadata"]
+        labels = {key: value for key, value in own["labels"].items() if "controller-uid" not in key}
+        spec["template"] = {**spec["template"], "metadata": {**own, "labels": labels}}
+        kept["spec"] = spec
+    plain: Object = _plain(kept)
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    """Writes numbers as text and leaves out empty fields, as operators do when they write back."""
+    match value:
+        case dict():
+            made = {key: _plain(each) for key, each in value.items()}
+            return {key: each for key, each in made.items() if each != {}}
+        case list():
+            return [_plain(each) for each in value]
+        case bool():
+            return value
+        case int() | float():
+            return str(value)
+    return value

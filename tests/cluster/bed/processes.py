@@ -3,9 +3,8 @@
 import json
 import os
 import signal
-import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,23 +46,26 @@ class Processes:
     folder: Path
 
     def start(
-        self, name: str, command: Sequence[str], *, environment: Mapping[str, str] | None = None
+        self, name: str, command: list[str], *, environment: Mapping[str, str] | None = None
     ) -> Started:
         """Starts a process in a session of its own; its output goes to logs/NAME.log."""
         logs, pids = self.folder / "logs", self.folder / "pids"
         for folder in (logs, pids):
             folder.mkdir(parents=True, exist_ok=True)
-        with (logs / f"{name}.log").open("ab") as log:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=self.folder,
-                env={**os.environ, **(environment or {})},
-                start_new_session=True,
-            )
-        started = Started(name, process.pid, _start_ticks(process.pid) or 0)
+        log = str(logs / f"{name}.log")
+        # Not Popen, which wants to outlive its child: this process ends before the bed does.
+        pid = os.posix_spawnp(
+            command[0],
+            command,
+            {**os.environ, **(environment or {})},
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644),
+                (os.POSIX_SPAWN_DUP2, 1, 2),
+            ],
+            setsid=True,
+        )
+        started = Started(name, pid, _start_ticks(pid) or 0)
         # Numbered, so that they can be ended in the order opposite to their start.
         file = pids / f"{len(list(pids.iterdir())):02}-{name}.json"
         file.write_text(json.dumps(started.__dict__))

@@ -77,6 +77,7 @@ FILES = (
     ModuleFiles("crds-gateway", "kserve", "sigs.k8s.io/gateway-api",
                 ("config/crd/standard/*.yaml",), 1),
     ModuleFiles("crds-prometheus", "crds", "github.com/prometheus-operator/prometheus-operator", (
+        "example/prometheus-operator-crd/*_podmonitors.yaml",
         "example/prometheus-operator-crd/*_prometheusrules.yaml",
         "example/prometheus-operator-crd/*_servicemonitors.yaml",
     ), 1),
