@@ -6,18 +6,36 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
 READY := $(VENV)/.ready
+LEVEL ?= 2
+BED := PYTHONPATH=components:tests/cluster $(BIN)/python -m bed
 
-.PHONY: help demo services services-down test check install lock docs format clean
+.PHONY: help demo services services-down test cluster-test cluster-build cluster-up cluster-down cluster-status check install lock docs format clean
 .DEFAULT_GOAL := help
 
 help: ## Lists the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 demo: $(READY) ## Runs the main job: real orders in, a measured experiment out (PROFILE=quick|demo|full, KAFKA=1, ARGS="--keep-serving")
 	@$(BIN)/onepiece demo --profile $(PROFILE) $(if $(KAFKA),--kafka) $(ARGS)
 
 test: $(READY) ## Runs the whole test suite, two files at a time
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore-glob='*/tests/cluster/test_level[1-4]_*' $(ARGS)
+
+cluster-test: $(READY) ## Runs one level of the cluster tests, builds what it needs (LEVEL=0 to 4, TEST_KUBECONFIG=a cluster of yours)
+	@[ -n "$$TEST_KUBECONFIG" ] || $(BED) build --level $(LEVEL)
+	$(BIN)/python -m pytest tests/cluster/test_level$(LEVEL)_*.py $(ARGS)
+
+cluster-build: $(READY) ## Compiles what a level needs, unless it is in the cache: 12 minutes for level 2 (LEVEL=n)
+	@$(BED) build --level $(LEVEL)
+
+cluster-up: $(READY) ## Starts a local cluster of a level; tests use it and leave it up (LEVEL=n)
+	@$(BED) up --level $(LEVEL)
+
+cluster-down: $(READY) ## Ends that cluster, also after a crash
+	@$(BED) down
+
+cluster-status: $(READY) ## Shows what runs of it
+	@$(BED) status
 
 services: $(READY) ## Fetches and starts a real Kafka and Redis on this machine, and prints where they are
 	@$(BIN)/onepiece simulation services up
