@@ -98,8 +98,10 @@ class ServingModel:
     ) -> Hits:
         """Finds the items that score highest for r_K of each request (OnePiece 3.4).
 
-        Items of the context are found by their codes, which only come near their scores; more
-        items than are wanted are found, scored exactly and ordered again.
+        Items of the context score higher than their vectors say, all others as these say. So
+        their codes are left out of the query, the items of the context are put beside what the
+        index finds, and all are scored exactly: what one request gets does not depend on which
+        others are searched for with it.
 
         Args:
             index: Of this bundle's vectors.
@@ -112,20 +114,30 @@ class ServingModel:
             query_BD = users.vectors_BKD[:, 0].numpy()
             if users.recalled is None:
                 return index.search(query_BD, num_wanted, allowed=allowed)
-            # Each token's item may be found too low by its code, and push another one down.
+            query_BD = query_BD.copy()
+            query_BD[:, query_BD.shape[1] - users.recalled.code_width :] = 0.0
+            # One of them may have less than its vector says, and make room for another item.
             num_found = num_wanted + users.recalled.rows_BT.shape[1]
             found = index.search(query_BD, num_found, allowed=allowed)
-            return self._scored_exactly(users, found, num_wanted)
+            recalled_BT = users.recalled.rows_BT.numpy() - FIRST_ROW
+            rows = [
+                np.union1d(rows_K[rows_K != NO_ROW], np.intersect1d(recalled_T, allowed_A))
+                for rows_K, recalled_T, allowed_A in zip(
+                    found.rows_BK, recalled_BT, allowed, strict=True
+                )
+            ]
+            return self._scored_exactly(users, rows, num_wanted)
 
-    def _scored_exactly(self, users: Users, found: Hits, num_wanted: int) -> Hits:
-        rows_BK = torch.from_numpy(found.rows_BK)
-        request_P, place_P = (rows_BK != NO_ROW).nonzero(as_tuple=True)
-        rows_P = rows_BK[request_P, place_P] + FIRST_ROW
-        scores_BK = torch.full(rows_BK.shape, -torch.inf)
-        scores_BK[request_P, place_P] = self._pair_scores(users, request_P, rows_P)
+    def _scored_exactly(
+        self, users: Users, rows: Sequence[NDArray[np.int64]], num_wanted: int
+    ) -> Hits:
+        counts = [len(rows_A) for rows_A in rows]
+        request_P = torch.repeat_interleave(torch.arange(len(rows)), torch.tensor(counts))
+        rows_P = torch.from_numpy(np.concatenate(rows)) + FIRST_ROW
+        scores_P = self._pair_scores(users, request_P, rows_P)
         best = [
-            best_rows(rows_K[rows_K != NO_ROW], scores_K[rows_K != NO_ROW], num_wanted)
-            for rows_K, scores_K in zip(found.rows_BK, scores_BK.numpy(), strict=True)
+            best_rows(rows_A, scores_A.numpy(), num_wanted)
+            for rows_A, scores_A in zip(rows, torch.split(scores_P, counts), strict=True)
         ]
         return stack_hits(best, num_wanted)
 

@@ -203,6 +203,30 @@ def test_the_server_lists_what_the_evaluator_ranks(feed: Feed, bundle: Bundle, s
         assert new[:5] == item_ids[list_K].tolist()
 
 
+def test_a_short_list_is_the_head_of_the_whole_one_alone_and_among_others(feed: Feed, served):
+    pipeline, _ = served
+    rows = range(len(feed.test))
+    whole = [_answer(pipeline, feed, row) for row in rows]
+    asked = [
+        RetrieveRequest(
+            request_id=f"r{row}",
+            user_id=feed.user_ids[feed.test.columns["user_codes"][row]],
+            query_id=ALL_ITEMS,
+            store_id=ALL_STORES,
+            as_of_ms=int(feed.test.columns["as_of_ms"][row]),
+            count=3,
+        )
+        for row in rows
+    ]
+
+    heads = [[one.item_id for one in answer.items[:3]] for answer in whole]
+    alone = [pipeline.retrieve([one])[0] for one in asked]
+    together = pipeline.retrieve(asked)
+
+    assert [[one.item_id for one in answer.items] for answer in alone] == heads
+    assert [[one.item_id for one in answer.items] for answer in together] == heads
+
+
 def test_a_query_keeps_its_own_anchors(feed: Feed, served):
     pipeline, model = served
     item_ids = feed.test.vocabulary.item_ids[:2]
