@@ -33,7 +33,7 @@ section { background: var(--card); border: 1px solid var(--rule); border-radius:
   padding: 8px 12px; margin: 12px 0; font-size: 0.92rem; max-width: none; }
 .warning { border-left-color: var(--bad); }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px;
-  margin: 16px 0 4px; }
+  margin: 16px 0 14px; }
 .tile { background: var(--card); border: 1px solid var(--rule); border-radius: 10px;
   padding: 10px 14px; }
 .tile b { display: block; font-size: 1.3rem; line-height: 1.3; }
