@@ -164,39 +164,50 @@ def _judge(plan: "RolloutPlan", args: argparse.Namespace, opened: ExitStack) -> 
         InvalidInput: The plan has a guardrail by the report and no report is given, or reverse.
     """
     from onepiece.errors import InvalidInput, OnePieceError
-    from onepiece.experiment.report import ExperimentReport, read_json
     from onepiece.experiment.rollout import Verdict
-    from onepiece.experiment.rollout_guardrails import judge_report, judge_servers
-    from onepiece.experiment.rollout_prometheus import Prometheus
 
-    rule, path = plan.report, args.report
-    if (rule is None) != (path is None) and not args.abort:
-        given = "the plan has a `report` guardrail" if rule is not None else "--report is given"
+    if (plan.report is None) != (args.report is None) and not args.abort:
+        given = "--report is given" if plan.report is None else "the plan has a `report` guardrail"
         raise InvalidInput(f"{given} without its other half; give both --report and plan's report")
-    prometheus: Prometheus | None = None
+    guardrails: list[Judge] = []
     if args.prometheus:
-        prometheus = Prometheus(args.prometheus, namespace=args.namespace, plan=plan)
-        opened.enter_context(closing(prometheus))
+        guardrails.append(_servers_judge(plan, args, opened))
     elif not args.abort:
         _LOG.warning("no --prometheus: errors, times and fallbacks of the servers are not judged")
+    if args.report:
+        guardrails.append(_report_judge(plan, args.report))
 
     def judge(state: "RolloutState") -> Sequence["Verdict"]:
         verdicts: list[Verdict] = []
-        # What cannot be read is no verdict, and holds the step.
-        try:
-            if prometheus is not None:
-                arms = (prometheus.figures(plan.baseline), prometheus.figures(plan.canary))
-                verdicts += judge_servers(plan.servers, *arms)
-        except OnePieceError as error:
-            verdicts.append(Verdict(None, str(error)))
-        try:
-            if rule is not None and path is not None:
-                verdicts.append(judge_report(rule, read_json(path, ExperimentReport), state))
-        except OnePieceError as error:
-            verdicts.append(Verdict(None, str(error)))
+        for guardrail in guardrails:
+            try:
+                verdicts += guardrail(state)
+            except OnePieceError as error:  # what cannot be read is no verdict, and holds the step
+                verdicts.append(Verdict(None, str(error)))
         return verdicts
 
     return judge
+
+
+def _servers_judge(plan: "RolloutPlan", args: argparse.Namespace, opened: ExitStack) -> "Judge":
+    from onepiece.experiment.rollout_guardrails import judge_servers
+    from onepiece.experiment.rollout_prometheus import Prometheus
+
+    prometheus = Prometheus(args.prometheus, namespace=args.namespace, plan=plan)
+    opened.enter_context(closing(prometheus))
+    return lambda _: judge_servers(
+        plan.servers, prometheus.figures(plan.baseline), prometheus.figures(plan.canary)
+    )
+
+
+def _report_judge(plan: "RolloutPlan", path: Path) -> "Judge":
+    from onepiece.experiment.report import ExperimentReport, read_json
+    from onepiece.experiment.rollout_guardrails import judge_report
+
+    rule = plan.report
+    return lambda state: (
+        [judge_report(rule, read_json(path, ExperimentReport), state)] if rule is not None else []
+    )
 
 
 def _rehearse(plan: "RolloutPlan", args: argparse.Namespace) -> int:

@@ -1,9 +1,12 @@
 """What guardrails say of a canary: good, bad, or that it cannot be said. Pure."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from onepiece.experiment.report import ExperimentReport
 from onepiece.experiment.rollout import ReportGuardrail, RolloutState, ServerGuardrail, Verdict
+
+if TYPE_CHECKING:  # its statistics take seconds to load, and most rollouts have no report
+    from onepiece.experiment.report import ExperimentReport
 
 _METRIC = "gmv_per_user"
 
@@ -47,7 +50,7 @@ def judge_servers(
     return verdicts
 
 
-def judge_report(rule: ReportGuardrail, report: ExperimentReport, state: RolloutState) -> Verdict:
+def judge_report(rule: ReportGuardrail, report: "ExperimentReport", state: RolloutState) -> Verdict:
     """Reads GMV per user of the canary against the baseline, with its interval.
 
     Bad only if the whole interval is below zero; good if it is above the loss that is borne.
