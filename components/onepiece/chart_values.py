@@ -18,6 +18,7 @@ from onepiece.errors import InvalidInput
 from onepiece.events.collector_settings import CollectorSettings
 from onepiece.events.kafka_settings import KafkaSettings
 from onepiece.experiment.plan import ExperimentPlan
+from onepiece.experiment.rollout import RolloutPlan
 from onepiece.experiment.router_settings import RouterSettings
 from onepiece.features.recipe import FeaturesRecipe
 from onepiece.serving.settings import ServingSettings
@@ -33,7 +34,7 @@ _SETTINGS: Mapping[str, tuple[type[BaseModel], tuple[str, ...]]] = {
     ),
 }
 """Name of a definition -> the settings, and which of them may be given in values."""
-_RECIPES: tuple[type[BaseModel], ...] = (ExperimentPlan, FeaturesRecipe)
+_RECIPES: tuple[type[BaseModel], ...] = (ExperimentPlan, FeaturesRecipe, RolloutPlan)
 """What is written into a file as it is given."""
 _TYPES = {
     "tag:yaml.org,2002:bool": "boolean",

@@ -8,6 +8,7 @@ OnePieceError                  500 INTERNAL, exit 1
         InvalidRequest         a request that breaks the schema of its door
     NotFound                   404 NOT_FOUND, exit 2: a path, bundle or arm that does not exist
     OutputExists               409 ALREADY_EXISTS, exit 2: results are never overwritten
+    Conflict                   409 ABORTED: somebody else changed it meanwhile; read again
     PayloadTooLarge            413 RESOURCE_EXHAUSTED: more than one request may hold
     Overloaded                 429 RESOURCE_EXHAUSTED: try again later
     BundleCorrupt              500 DATA_LOSS: a file differs from its recorded hash
@@ -71,6 +72,13 @@ class OutputExists(OnePieceError):
     http_status = 409
     grpc_status = "ALREADY_EXISTS"
     exit_code = 2
+
+
+class Conflict(OnePieceError):
+    """Somebody else changed it since it was read: nothing was written, read again."""
+
+    http_status = 409
+    grpc_status = "ABORTED"
 
 
 class PayloadTooLarge(OnePieceError):

@@ -171,6 +171,23 @@ ROUTER_ERRORS = Counter(
     "Requests that the router answered with an error.",
     ["method", "status"],
 )
+ROLLOUT_CANARY_PERCENT = Gauge(
+    "onepiece_experiment_rollout_canary_percent", "Share of traffic that the canary has."
+)
+ROLLOUT_HELD = Gauge(
+    "onepiece_experiment_rollout_held",
+    "1 while the rollout is held for a reason, such as a guardrail that cannot be read; else 0.",
+    ["reason"],
+)
+ROLLOUT_CHANGES = Counter(
+    "onepiece_experiment_rollout_changes_total",
+    "Changes that the controller made: steps, promotions, rollbacks, holds.",
+    ["reason"],
+)
+ROLLOUT_FAILURES = Counter(
+    "onepiece_experiment_rollout_failures_total",
+    "Rounds that failed because the API server did not answer or a route was changed meanwhile.",
+)
 SERVING_ERRORS = Counter(
     "onepiece_serving_errors_total", "Requests answered with an error.", ["method", "status"]
 )

@@ -16,6 +16,7 @@ from onepiece.events.collector_settings import CollectorSettings
 from onepiece.events.kafka_settings import PREFIX as KAFKA
 from onepiece.events.kafka_settings import KafkaSettings
 from onepiece.experiment.plan import ExperimentPlan
+from onepiece.experiment.rollout import RolloutPlan
 from onepiece.experiment.router_settings import PREFIX as ROUTER
 from onepiece.experiment.router_settings import RouterSettings
 from onepiece.experiment.upstreams import Upstreams
@@ -174,3 +175,16 @@ def test_the_plan_is_one_that_the_router_reads(tmp_path: Path):
     (tmp_path / "plan.yaml").write_text(config["data"]["plan.yaml"])
 
     assert read_recipe(tmp_path / "plan.yaml", ExperimentPlan).name == "week-48"
+
+
+def test_the_rollout_is_one_that_the_controller_reads(tmp_path: Path):
+    objects = rendering.rendered(CHART / "ci" / "rollout-values.yaml")
+    (config,) = [one for one in objects if "rollout.yaml" in one.get("data", {})]
+    (tmp_path / "rollout.yaml").write_text(config["data"]["rollout.yaml"])
+
+    plan = read_recipe(tmp_path / "rollout.yaml", RolloutPlan)
+
+    routes = {one["metadata"]["name"] for one in objects if one["kind"].endswith("Route")}
+    servers = {one["metadata"]["name"] for one in objects if one["kind"] == "InferenceService"}
+    assert plan.route in routes
+    assert {plan.servers_of(arm) for arm in (plan.baseline, plan.canary)} <= servers

@@ -190,6 +190,31 @@ def test_a_stage_that_is_split_off_has_routes_of_its_own():
     }
 
 
+def test_only_the_rollout_controller_has_a_token_and_rights_on_exactly_its_objects():
+    objects = rendering.rendered(CHART / "ci" / "rollout-values.yaml")
+    account = {
+        name: spec["serviceAccountName"]
+        for name, spec in rendering.pod_specs(objects)
+        for volume in spec["volumes"]
+        for source in volume.get("projected", {}).get("sources", [])
+        if "serviceAccountToken" in source
+    }
+    (role,) = [one for one in objects if one["kind"] == "Role"]
+    (binding,) = [one for one in objects if one["kind"] == "RoleBinding"]
+    made = {
+        one["metadata"]["name"] for one in objects if one["kind"].endswith(("Route", "Service"))
+    }
+
+    assert account == {"Deployment/onepiece-rollout": "onepiece-rollout"}
+    assert [one["name"] for one in binding["subjects"]] == ["onepiece-rollout"]
+    named = {name for rule in role["rules"] for name in rule.get("resourceNames", [])}
+    assert named == {"onepiece-recommend", "onepiece-recommend-a", "onepiece-recommend-b"} & made
+    assert not any("*" in str(rule) for rule in role["rules"])
+    for values in (one for one in CI_VALUES if one.stem != "rollout-values"):
+        kinds = {one["kind"] for one in rendering.rendered(values)}
+        assert not kinds & {"Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"}
+
+
 @pytest.mark.parametrize("name", ["demo", "production"])
 def test_what_is_rendered_changes_only_with_intent(name: str):
     """Compares with golden files; after a wanted change: `python tests/cluster/write_golden.py`."""

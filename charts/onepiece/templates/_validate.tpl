@@ -55,6 +55,7 @@
 {{- include "onepiece.validateServing" . -}}
 {{- end -}}
 {{- include "onepiece.validateRoutes" . -}}
+{{- include "onepiece.validateRollout" . -}}
 {{- include "onepiece.validateJobs" . -}}
 {{- end -}}
 

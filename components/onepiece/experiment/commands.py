@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onepiece.events.log_options import add_log_options, opened_log
-from onepiece.experiment import route_commands
+from onepiece.experiment import rollout_commands, route_commands
 
 if TYPE_CHECKING:
     from onepiece.experiment.report import ExperimentReport
@@ -19,7 +19,7 @@ _DESCRIPTION_REPORT = "Analyse a finished experiment and write its report."
 
 
 def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Registers `plan`, `assign`, `route` and `report`."""
+    """Registers `plan`, `assign`, `route`, `rollout` and `report`."""
     plan = subparsers.add_parser(
         "plan",
         help=_DESCRIPTION_PLAN,
@@ -40,6 +40,7 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     assign.add_argument("--json", action="store_true", help="print the result as JSON")
     assign.set_defaults(run=_assign)
     route_commands.add_command(subparsers)
+    rollout_commands.add_command(subparsers)
     _add_report(subparsers)
 
 
