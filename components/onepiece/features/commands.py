@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict
@@ -114,6 +115,7 @@ def run_check(args: argparse.Namespace) -> int:
             store,
             category_of=catalogue.category_of,
             recipe=recipe.history,
+            pause=time.sleep,
             group=live_history_group(args, os.environ),
         )
     _print(asdict(result), is_json=args.json)
