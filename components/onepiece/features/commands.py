@@ -21,6 +21,7 @@ from onepiece.events.log_options import (
 )
 from onepiece.features.anchor_commands import add_anchor_command
 from onepiece.features.forget_commands import add_forget_command
+from onepiece.features.item_table_commands import add_item_tables_command
 from onepiece.features.materialize_commands import add_materialize_command
 from onepiece.features.rebuild_commands import add_rebuild_command
 
@@ -40,6 +41,7 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     _add_backfill(subparsers)
     _add_check(subparsers)
     _add_consume(subparsers)
+    add_item_tables_command(subparsers)
     add_materialize_command(subparsers)
     add_forget_command(subparsers)
     add_rebuild_command(subparsers)
