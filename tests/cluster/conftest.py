@@ -90,3 +90,17 @@ def new_namespace(cluster: Cluster) -> Iterator[Callable[[], str]]:
 def namespace(new_namespace: Callable[[], str]) -> str:
     """One such namespace."""
     return new_namespace()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Prints what the tests measured, such as the seconds from `helm install` until ready."""
+    measured = [
+        (report.nodeid.rpartition("[")[2].rstrip("]"), name, value)
+        for report in terminalreporter.getreports("passed")
+        for name, value in report.user_properties
+        if report.when == "call"
+    ]
+    if measured:
+        terminalreporter.section("measured")
+    for case, name, value in measured:
+        terminalreporter.line(f"{case:24} {name:24} {value}")

@@ -53,15 +53,21 @@ class Release:
             for volume in spec.get("volumes", [])
             if "persistentVolumeClaim" in volume
         }
-        size = {"requests": {"storage": "1Gi"}}
         for name in sorted(named - made):
-            claim = {
-                "apiVersion": "v1",
-                "kind": "PersistentVolumeClaim",
-                "metadata": {"name": name},
-                "spec": {"accessModes": ["ReadWriteMany"], "resources": size},
-            }
-            self.kubectl("create", "-f", "-", text=json.dumps(claim))
+            self.make_claim(name)
+
+    def make_claim(self, name: str) -> None:
+        """Makes a volume claim."""
+        claim = {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {"name": name},
+            "spec": {
+                "accessModes": ["ReadWriteMany"],
+                "resources": {"requests": {"storage": "1Gi"}},
+            },
+        }
+        self.kubectl("create", "-f", "-", text=json.dumps(claim))
 
     def kubectl(self, *arguments: str, text: str | None = None) -> Result:
         """Runs kubectl in the release's namespace."""

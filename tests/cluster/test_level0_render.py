@@ -65,6 +65,31 @@ def test_selectors_find_the_pods_that_are_meant(values: Path):
         assert found == [service["metadata"]["name"]]
 
 
+def test_pods_of_ray_leave_the_name_to_kuberay():
+    """By its own value of that label, KubeRay finds the head of NAME-head-svc."""
+    objects = rendering.rendered(CHART / "ci" / "ray-values.yaml")
+    clusters = [one["spec"]["rayClusterConfig"] for one in objects if one["kind"] == "RayService"]
+
+    labels = [
+        group["template"]["metadata"]["labels"]
+        for cluster in clusters
+        for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])
+    ]
+
+    assert len(labels) >= 4
+    assert not any("app.kubernetes.io/name" in one for one in labels)
+    budgets = [
+        one["spec"]["selector"]["matchLabels"]
+        for one in objects
+        if one["kind"] == "PodDisruptionBudget"
+    ]
+    stages = {one["onepiece-stage"] for one in labels}
+    protecting = [wanted for wanted in budgets if wanted.get("onepiece-stage") in stages]
+    assert {wanted["onepiece-stage"] for wanted in protecting} == stages
+    for wanted in protecting:
+        assert any(wanted.items() <= one.items() for one in labels)
+
+
 @by_file
 def test_no_pod_gets_variables_of_services(values: Path):
     """A Service named onepiece-kafka would be a setting that the settings do not know."""

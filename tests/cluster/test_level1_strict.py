@@ -137,10 +137,13 @@ def test_every_object_of_the_manifests_is_taken_strictly(
     existing = set(cluster.kubectl("get", "ns", "-o", "name").out.split())
     new = [name for name in dict.fromkeys(wanted) if f"namespace/{name}" not in existing]
     for name in new:
-        cluster.kubectl("create", "namespace", name)
+        # As `apply` would have made it: without its note of what was applied, it warns.
+        cluster.kubectl("create", "namespace", name, "--save-config")
 
     try:
         elsewhere = new_namespace()
+        for name in (elsewhere, *new):
+            make_accounts(cluster, name, [])
         warnings = [
             warning
             for one in objects

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import rendering
-import yaml
 from bed.clients import Cluster
 from releases import LEFT_BY_THE_CLUSTER, Release, place
 
@@ -53,7 +52,7 @@ def test_a_release_becomes_ready_and_leaves_nothing(
     assert took_s < INSTALL_LIMIT_S
     assert refused_pods(release) == []
     assert routes_to_nowhere(release) == []
-    assert selecting_nobody(release) == []
+    assert selecting_nobody(release, release.hooks()) == []
 
     release.helm("uninstall", "--wait")
 
@@ -83,19 +82,14 @@ def routes_to_nowhere(release: Release) -> list[str]:
     ]
 
 
-def selecting_nobody(release: Release) -> list[str]:
-    """Lists objects whose selector finds no pod: a policy or budget that protects nobody."""
-    pods = [*release.get("pods"), *(one for one in release.hooks() if one["kind"] == "Pod")]
+def selecting_nobody(release: Release, hooks: list[dict]) -> list[str]:
+    """Lists objects whose selector finds no pod, nor hook: a policy that protects nobody."""
+    pods = [*release.get("pods"), *(one for one in hooks if one["kind"] == "Pod")]
     labels = [pod["metadata"].get("labels", {}).items() for pod in pods]
-    # KubeRay 1.6.2 expects its own value of app.kubernetes.io/name here, not the pod template's.
-    # Nobody uses this service: workers find their head by that of the cluster.
-    ray = {f"{one['metadata']['name']}-head-svc" for one in release.get("rayservices")}
     return [
         place(one)
         for one in release.get("networkpolicies,poddisruptionbudgets,services")
-        if (wanted := selected(one))
-        and not any(wanted.items() <= each for each in labels)
-        and one["metadata"]["name"] not in ray
+        if (wanted := selected(one)) and not any(wanted.items() <= each for each in labels)
     ]
 
 
@@ -172,34 +166,14 @@ def wait_for(is_so: Callable[[], bool], release: Release) -> None:
     release.wait_until_ready()
 
 
-RAY_JOB = """\
-apiVersion: ray.io/v1
-kind: RayJob
-metadata: {generateName: train-}
-spec:
-  entrypoint: python ray_jobs/train.py
-  shutdownAfterJobFinishes: true
-  rayClusterSpec:
-    headGroupSpec:
-      rayStartParams: {}
-      template:
-        spec: &pod
-          securityContext: {runAsNonRoot: true, seccompProfile: {type: RuntimeDefault}}
-          containers:
-            - name: ray
-              image: onepiece-train:0
-              securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
-    workerGroupSpecs:
-      - {groupName: workers, replicas: 2, rayStartParams: {}, template: {spec: *pod}}
-  submitterPodTemplate: {spec: {<<: *pod, restartPolicy: Never}}
-"""
+RAY_JOB = rendering.ROOT / "manifests" / "jobs" / "train-cpu-quick.yaml"
 
 
 def test_a_ray_job_made_by_kubectl_gets_a_cluster_and_a_submitter(cluster: Cluster, namespace: str):
     release = Release(cluster, namespace, Path())
-    job = json.dumps(yaml.safe_load(RAY_JOB))
+    release.make_claim("onepiece-shop")
 
-    name = release.kubectl("create", "-f", "-", "-o", "name", text=job).out.strip()
+    name = release.kubectl("create", "-f", str(RAY_JOB), "-o", "name").out.strip()
 
     one = release.kubectl(
         "wait", name, "--for=jsonpath={.status.jobStatus}=SUCCEEDED", "--timeout=60s", "-o", "json"
@@ -209,6 +183,7 @@ def test_a_ray_job_made_by_kubectl_gets_a_cluster_and_a_submitter(cluster: Clust
     assert made == [f"Job/{name.partition('/')[2]}"]
     assert status["rayClusterName"]
     assert refused_pods(release) == []
+    assert selecting_nobody(release, []) == []
 
 
 def test_servers_on_ray_switch_to_a_second_cluster_and_back(

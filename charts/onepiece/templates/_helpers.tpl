@@ -11,6 +11,13 @@ app.kubernetes.io/instance: {{ $root.Release.Name }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end -}}
 
+{{/* Labels that find pods on KServe and on Ray, too: on Ray, app.kubernetes.io/name is KubeRay's. (list $ "component"). */}}
+{{- define "onepiece.selectorOfAnyHost" -}}
+app.kubernetes.io/part-of: onepiece
+app.kubernetes.io/instance: {{ (index . 0).Release.Name }}
+app.kubernetes.io/component: {{ index . 1 }}
+{{- end -}}
+
 {{/* Labels of an object: (list $ "component"). */}}
 {{- define "onepiece.labels" -}}
 {{- $root := index . 0 -}}
@@ -403,6 +410,8 @@ metadata:
     {{- include "onepiece.labels" (list $root $name) | nindent 4 }}
 spec:
   schedule: {{ $job.schedule | quote }}
+  # Days are those of UTC, as in the log.
+  timeZone: Etc/UTC
   suspend: {{ $job.suspend }}
   concurrencyPolicy: Forbid
   startingDeadlineSeconds: 3600

@@ -8,10 +8,13 @@ metadata:
     {{- include "onepiece.labels" (list (index . 0) "network") | nindent 4 }}
 {{- end -}}
 
-{{/* Pods of the release with one more label: (list $ "key" "value"). */}}
+{{/*
+Pods of the release with one more label: (list $ "key" "value"). Not by app.kubernetes.io/name: on pods of Ray that is
+KubeRay's own.
+*/}}
 {{- define "onepiece.policyPods" -}}
 matchLabels:
-  app.kubernetes.io/name: onepiece
+  app.kubernetes.io/part-of: onepiece
   app.kubernetes.io/instance: {{ (index . 0).Release.Name }}
   {{ index . 1 }}: {{ index . 2 | quote }}
 {{- end -}}

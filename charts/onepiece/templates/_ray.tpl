@@ -21,7 +21,8 @@
 {{- $role := index . 6 -}}
 metadata:
   labels:
-    {{- include "onepiece.podLabels" (list $root "server") | nindent 4 }}
+    # Not app.kubernetes.io/name: by its own value there, KubeRay finds the head of NAME-head-svc.
+    {{- include "onepiece.selectorOfAnyHost" (list $root "server") | nindent 4 }}
     onepiece-stage: {{ $name }}
     onepiece-arm: {{ $armName }}
     onepiece-ray: "yes"

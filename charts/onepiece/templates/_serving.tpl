@@ -26,7 +26,7 @@
 
 {{/* Labels of the pods of servers: (list $ "recommend" "a"). */}}
 {{- define "onepiece.serverLabels" -}}
-{{ include "onepiece.selector" (list (index . 0) "server") }}
+{{ include "onepiece.selectorOfAnyHost" (list (index . 0) "server") }}
 onepiece-stage: {{ index . 1 }}
 onepiece-arm: {{ index . 2 }}
 {{- end -}}

@@ -166,7 +166,12 @@ def read_standing_events(log: EventLog, *, until_ms: int | None = None) -> Itera
 
 
 def read_users(
-    log: EventLog, partitions: Sequence[int], *, ends: Sequence[int], max_records: int = 10_000
+    log: EventLog,
+    partitions: Sequence[int],
+    *,
+    ends: Sequence[int],
+    starts: Sequence[int] | None = None,
+    max_records: int = 10_000,
 ) -> Iterator[Record]:
     """Reads a group of `user_partitions` as one, in the order of arrival.
 
@@ -174,11 +179,12 @@ def read_users(
         log: The log.
         partitions: One group.
         ends: Offset of each partition of the log before which to stop.
+        starts: Offset of each partition of the log to begin at; None for the first.
         max_records: Records of a partition read at once.
     """
 
     def records_of(partition: int) -> Iterator[Record]:
-        offset = 0
+        offset = 0 if starts is None else starts[partition]
         while offset < ends[partition]:
             limit = min(max_records, ends[partition] - offset)
             records = log.read(partition, offset, max_records=limit)

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict
@@ -20,6 +21,7 @@ from onepiece.events.log_options import (
 )
 from onepiece.features.anchor_commands import add_anchor_command
 from onepiece.features.forget_commands import add_forget_command
+from onepiece.features.item_table_commands import add_item_tables_command
 from onepiece.features.materialize_commands import add_materialize_command
 from onepiece.features.rebuild_commands import add_rebuild_command
 
@@ -39,6 +41,7 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     _add_backfill(subparsers)
     _add_check(subparsers)
     _add_consume(subparsers)
+    add_item_tables_command(subparsers)
     add_materialize_command(subparsers)
     add_forget_command(subparsers)
     add_rebuild_command(subparsers)
@@ -114,6 +117,7 @@ def run_check(args: argparse.Namespace) -> int:
             store,
             category_of=catalogue.category_of,
             recipe=recipe.history,
+            pause=time.sleep,
             group=live_history_group(args, os.environ),
         )
     _print(asdict(result), is_json=args.json)

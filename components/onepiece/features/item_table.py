@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
 from onepiece.events.catalogue import Catalogue
 from onepiece.events.schema import DAY_MS
@@ -20,6 +19,7 @@ from onepiece.features.item_statistics import (
     median_by_item,
 )
 from onepiece.features.item_tables import ItemTables
+from onepiece.features.recipe import ItemTableRecipe
 from onepiece.features.sales import NO_QUERY, SalesLedger
 
 __all__ = [
@@ -31,25 +31,6 @@ __all__ = [
     "WeekPromotions",
     "compute_item_table",
 ]
-
-
-class ItemTableRecipe(BaseModel):
-    """Windows of the item statistics.
-
-    Chosen here, after the first trials on Complete Journey: these windows gave its floors, and
-    "sold so far or by 3 stores" covers 89% of what households bought without a look ahead.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    store_sales_days: int = Field(60, ge=1, le=3650, description="Sales in a store, in days.")
-    chain_sales_days: int = Field(30, ge=1, le=3650, description="Sales in the chain, in days.")
-    price_now_days: int = Field(14, ge=1, le=3650, description="Median price now, in days.")
-    price_usual_days: int = Field(120, ge=1, le=3650, description="Usual median price, in days.")
-    wide_days: int = Field(60, ge=1, le=3650, description="Wide distribution, in days.")
-    wide_min_stores: int = Field(
-        3, ge=1, le=100_000, description="Distinct stores that make an item sold everywhere."
-    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -131,7 +132,13 @@ def test_a_materialized_store_holds_what_the_stream_would_have_written(
     told = json.loads(capsys.readouterr().out)
     assert code == 0
     assert told["num_rows"][RECENT_VIEW] > len(USERS) * 2
-    checked = check_histories(log, store, category_of=CATALOGUE.category_of, recipe=HistoryRecipe())
+    checked = check_histories(
+        log,
+        store,
+        category_of=CATALOGUE.category_of,
+        recipe=HistoryRecipe(),
+        pause=time.sleep,
+    )
     assert (checked.num_users, checked.num_mismatches) == (len(USERS), 0)
     materialized = store.read(KEYS)
     assert all(one.is_known_query and one.profile.age_group == "25-34" for one in materialized)
