@@ -445,3 +445,13 @@ spec:
 {{- end -}}
 {{- toJson $args -}}
 {{- end -}}
+
+{{/* Arguments of a backfill, as JSON: (list $ "folder"). */}}
+{{- define "onepiece.backfillArgs" -}}
+{{- $root := index . 0 -}}
+{{- $args := concat (list "features" "backfill") (include "onepiece.logArgs" $root | fromJsonArray) (list (printf "--out=%s" (index . 1))) -}}
+{{- with $root.Values.shop.profiles -}}
+{{- $args = append $args (printf "--profiles=/shop/%s" .) -}}
+{{- end -}}
+{{- toJson $args -}}
+{{- end -}}

@@ -1,6 +1,7 @@
 """The jobs of a shop, by their commands, on a real Kafka while events come in."""
 
 import itertools
+import json
 import threading
 import time
 from contextlib import closing, contextmanager
@@ -8,6 +9,7 @@ from contextlib import closing, contextmanager
 import pytest
 import redis
 
+from onepiece.cli import main
 from onepiece.datasets.catalogue_file import read_catalogue
 from onepiece.events.anchors import AnchorLedger, AnchorRecipe
 from onepiece.events.history import wait_until_folded
@@ -18,7 +20,7 @@ from onepiece.events.sqlite_log import SqliteEventLog
 from onepiece.features.daily_batch import DailyBatch
 from onepiece.features.item_table import NO_PROMOTIONS, ItemTableRecipe, SalesLedger
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 T0_MS = 1_500_000_000_000 // DAY_MS * DAY_MS
 LAST_DAY = "2017-07-14"
@@ -107,16 +109,25 @@ def click(at_ms: int) -> Click:
     )
 
 
-def test_a_check_while_events_come_reports_what_is_wrong_and_nothing_else(platform, redis_server):
-    store = ("--store", str(platform.folder / "store"))
+def test_a_check_while_events_come_reports_what_is_wrong_and_nothing_else(
+    platform, redis_server, monkeypatch, capsys
+):
+    for name, value in platform.environment.items():
+        monkeypatch.setenv(name, value)
+    shop = ("--store", platform.folder / "store", "--catalogue", platform.folder)
     host, _, port = redis_server.partition(":")
+
+    def check() -> tuple[int, dict[str, object]]:
+        arguments = ["features", "check", "--kafka", "--json", *map(str, shop)]
+        arguments[-1] += "/catalogue.parquet"
+        return main(arguments), json.loads(capsys.readouterr().out)
+
     with platform.consumer(), shoppers(platform):
-        time.sleep(8)  # The first checkpoint is after 5 s; before it nothing counts as written.
-        live = [platform.run("check", "--kafka", *store) for _ in range(2)]
+        time.sleep(6)  # The first checkpoint is after 5 s; before it nothing counts as written.
+        live = [check() for _ in range(3)]
     with closing(redis.Redis(host, int(port))) as client:
         client.flushall()
-
-    code, emptied = platform.run("check", "--kafka", *store)
+    code, emptied = check()
 
     for live_code, checked in live:
         assert (live_code, checked["num_users"], checked["num_mismatches"]) == (0, 40, 0)
