@@ -96,7 +96,9 @@ def weights(route: Object) -> dict[str, int]:
 
 def routes(release: Release) -> list[Object]:
     """Both routes as they are."""
-    return [json.loads(release.kubectl("get", kind, ROUTE, "-o", "json").out) for kind in KINDS]
+    names = [f"{kind}/{ROUTE}" for kind in KINDS]
+    both: list[Object] = json.loads(release.kubectl("get", *names, "-o", "json").out)["items"]
+    return both
 
 
 def without_weights(route: Object) -> Object:
@@ -105,6 +107,55 @@ def without_weights(route: Object) -> Object:
     for backend in shared_rule(kept)["backendRefs"]:
         del backend["weight"]
     return kept
+
+
+LABELLER = """
+import sys, threading, time
+from kubernetes.client import CustomObjectsApi
+from kubernetes.config import load_config
+namespace, route = sys.argv[1:]
+load_config()
+api, ended, number = CustomObjectsApi(), threading.Event(), 0
+threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
+while not ended.wait(0.1):
+    number += 1
+    for kind in ("httproutes", "grpcroutes"):
+        api.patch_namespaced_custom_object(
+            "gateway.networking.k8s.io", "v1", namespace, kind, route,
+            {"metadata": {"labels": {"written": str(number)}}},
+            _content_type="application/merge-patch+json",
+        )
+print(number)
+"""
+
+
+@dataclass
+class Writer:
+    """Somebody else who writes to both routes all the time."""
+
+    num_labels: int = 0
+    """Times that it has written, once it has ended."""
+
+
+@contextmanager
+def labelled(release: Release) -> Iterator[Writer]:
+    """Writes a label to both routes ten times a second, as somebody else's controller might."""
+    command = [*release.cluster.prefix, sys.executable, "-c", LABELLER, release.namespace, ROUTE]
+    process = subprocess.Popen(
+        command,
+        env=os.environ | release.cluster.environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    writer = Writer()
+    try:
+        yield writer
+        said, _ = process.communicate("", timeout=30)
+        writer.num_labels = int(said)
+    finally:
+        process.kill()
+        process.wait()
 
 
 @dataclass
