@@ -36,11 +36,10 @@ def write_plan(folder: Path, name: str, baseline: str, canary: str, shares: list
     return path
 
 
-def controller(release: Release, plan: Path, *options: str) -> list[str]:
-    """The command line of a controller, in the cluster's network."""
-    command = [*release.cluster.prefix, sys.executable, "-m", "onepiece.cli", "experiment"]
-    command += ["rollout", f"--plan={plan}", f"--namespace={release.namespace}", "--json"]
-    return [*command, "--interval-s=0.01", *options]
+def arguments(release: Release, plan: Path) -> list[str]:
+    """The command line of a controller."""
+    command = [sys.executable, "-m", "onepiece.cli", "experiment", "rollout", f"--plan={plan}"]
+    return [*command, f"--namespace={release.namespace}", "--json", "--interval-s=0.01"]
 
 
 @contextmanager
@@ -50,7 +49,7 @@ def started(
     """Starts a controller; it is killed at the end, unless it has ended."""
     own = {"KUBECONFIG": str(kubeconfig)} if kubeconfig else {}
     process = subprocess.Popen(
-        controller(release, plan, *options),
+        [*release.cluster.prefix, *arguments(release, plan), *options],
         env=os.environ | release.cluster.environment | own,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

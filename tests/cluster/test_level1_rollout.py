@@ -150,14 +150,29 @@ def test_servers_that_are_not_ready_get_nothing_and_it_is_told(release: Release,
     plan = rollouts.write_plan(tmp_path, "wait", "a", "b", [10, 100])
     rollouts.set_ready(release, "b", is_ready=False)
 
-    finish(release, plan, "--once")
+    with rollouts.started(release, plan, "--keep-running") as process:
+        assert process.stdout is not None
+        assert '"held":"CanaryNotReady"' in process.stdout.readline()
+        process.terminate()
+        assert process.wait(60) == 0
     assert [rollouts.weights(route)["b"] for route in rollouts.routes(release)] == [0, 0]
     (event,) = [one for one in release.get("events") if one["reason"] == "Held"]
     assert "CanaryNotReady: inferenceservices/onepiece-recommend-b" in event["message"]
     assert event["involvedObject"]["name"] == rollouts.ROUTE
 
+    # One that is told to stop ends between two rounds; the next tells nothing twice.
+    assert finish(release, plan, "--once") == 0
+    assert len([one for one in release.get("events") if one["reason"] == "Held"]) == 1
+
     rollouts.set_ready(release, "b")
-    assert finish(release, plan) == 0
+    assert finish(release, plan, "--once") == 0
+    said = release.cluster.run(*rollouts.arguments(release, plan), "--status").out
+    assert '"http": [90, 10], "grpc": [90, 10]' in said
+    assert finish(release, plan, "--abort") == 0
+    for route in rollouts.routes(release):
+        assert rollouts.weights(route) == {"a": 100, "b": 0}
+    # Exit code 1 tells a pipeline that it was rolled back.
+    assert finish(release, plan) == 1
 
 
 CONFLICT = """
