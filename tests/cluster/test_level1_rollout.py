@@ -53,7 +53,7 @@ def kill_in_the_middle(release: Release, plan: Path, draw: random.Random) -> Non
             process.kill()
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_twenty_rollouts_end_right_whenever_their_controller_is_killed(
     release: Release, tmp_path: Path, record_property: Callable
 ):
