@@ -36,11 +36,10 @@ def write_plan(folder: Path, name: str, baseline: str, canary: str, shares: list
     return path
 
 
-def controller(release: Release, plan: Path, *options: str) -> list[str]:
-    """The command line of a controller, in the cluster's network."""
-    command = [*release.cluster.prefix, sys.executable, "-m", "onepiece.cli", "experiment"]
-    command += ["rollout", f"--plan={plan}", f"--namespace={release.namespace}", "--json"]
-    return [*command, "--interval-s=0.01", *options]
+def arguments(release: Release, plan: Path) -> list[str]:
+    """The command line of a controller."""
+    command = [sys.executable, "-m", "onepiece.cli", "experiment", "rollout", f"--plan={plan}"]
+    return [*command, f"--namespace={release.namespace}", "--json", "--interval-s=0.01"]
 
 
 @contextmanager
@@ -50,7 +49,7 @@ def started(
     """Starts a controller; it is killed at the end, unless it has ended."""
     own = {"KUBECONFIG": str(kubeconfig)} if kubeconfig else {}
     process = subprocess.Popen(
-        controller(release, plan, *options),
+        [*release.cluster.prefix, *arguments(release, plan), *options],
         env=os.environ | release.cluster.environment | own,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -96,7 +95,9 @@ def weights(route: Object) -> dict[str, int]:
 
 def routes(release: Release) -> list[Object]:
     """Both routes as they are."""
-    return [json.loads(release.kubectl("get", kind, ROUTE, "-o", "json").out) for kind in KINDS]
+    names = [f"{kind}/{ROUTE}" for kind in KINDS]
+    both: list[Object] = json.loads(release.kubectl("get", *names, "-o", "json").out)["items"]
+    return both
 
 
 def without_weights(route: Object) -> Object:
@@ -105,6 +106,55 @@ def without_weights(route: Object) -> Object:
     for backend in shared_rule(kept)["backendRefs"]:
         del backend["weight"]
     return kept
+
+
+LABELLER = """
+import sys, threading, time
+from kubernetes.client import CustomObjectsApi
+from kubernetes.config import load_config
+namespace, route = sys.argv[1:]
+load_config()
+api, ended, number = CustomObjectsApi(), threading.Event(), 0
+threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
+while not ended.wait(0.1):
+    number += 1
+    for kind in ("httproutes", "grpcroutes"):
+        api.patch_namespaced_custom_object(
+            "gateway.networking.k8s.io", "v1", namespace, kind, route,
+            {"metadata": {"labels": {"written": str(number)}}},
+            _content_type="application/merge-patch+json",
+        )
+print(number)
+"""
+
+
+@dataclass
+class Writer:
+    """Somebody else who writes to both routes all the time."""
+
+    num_labels: int = 0
+    """Times that it has written, once it has ended."""
+
+
+@contextmanager
+def labelled(release: Release) -> Iterator[Writer]:
+    """Writes a label to both routes ten times a second, as somebody else's controller might."""
+    command = [*release.cluster.prefix, sys.executable, "-c", LABELLER, release.namespace, ROUTE]
+    process = subprocess.Popen(
+        command,
+        env=os.environ | release.cluster.environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    writer = Writer()
+    try:
+        yield writer
+        said, _ = process.communicate("", timeout=30)
+        writer.num_labels = int(said)
+    finally:
+        process.kill()
+        process.wait()
 
 
 @dataclass

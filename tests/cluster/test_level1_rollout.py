@@ -7,7 +7,6 @@ import json
 import random
 import re
 import subprocess
-import threading
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +18,7 @@ from bed.build import program_path
 from bed.clients import Cluster
 from releases import Release
 
-pytestmark = [pytest.mark.level(1), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.level(1), pytest.mark.timeout(300)]
 
 VALUES = rendering.CHART / "ci" / "rollout-values.yaml"
 NUM_ROLLOUTS = 20
@@ -54,58 +53,43 @@ def kill_in_the_middle(release: Release, plan: Path, draw: random.Random) -> Non
             process.kill()
 
 
+@pytest.mark.timeout(1800)
 def test_twenty_rollouts_end_right_whenever_their_controller_is_killed(
     release: Release, tmp_path: Path, record_property: Callable
 ):
     draw = random.Random(20261126)
     before = set(release.everything())
     first = [rollouts.without_weights(route) for route in rollouts.routes(release)]
-    stop, written = threading.Event(), [0]
-
-    def write_labels() -> None:
-        while not stop.is_set():
-            written[0] += 1
-            label = f"written={written[0]}"
-            for kind in rollouts.KINDS:
-                release.kubectl("label", kind, rollouts.ROUTE, label, "--overwrite")
-
-    writer = threading.Thread(target=write_labels)
     ends, has_all = [], "a"
-    with rollouts.watched(release, tmp_path) as watch:
-        writer.start()
-        try:
-            for number in range(NUM_ROLLOUTS):
-                baseline, canary = ("a", "b") if has_all == "a" else ("b", "a")
-                shares = sorted({*draw.sample(range(1, 100), draw.randint(4, 12)), 100})
-                plan = rollouts.write_plan(tmp_path, f"r{number}", baseline, canary, shares)
-                for _ in range(draw.randint(1, 2)):
-                    kill_in_the_middle(release, plan, draw)
-                is_aborted = number % 5 == 4
-                code = finish(release, plan, *(["--abort"] if is_aborted else []))
-                state = json.loads(
-                    rollouts.routes(release)[0]["metadata"]["annotations"]["onepiece-rollout"]
-                )
-                has_all = canary if state["phase"] == "Promoted" else baseline
-                ends.append((number, code, state["phase"], state["name"]))
-                assert is_aborted or state["phase"] == "Promoted"
-                for route in rollouts.routes(release):
-                    assert rollouts.weights(route) == {"a": 0, "b": 0} | {has_all: 100}
-        finally:
-            stop.set()
-            writer.join()
+    with rollouts.watched(release, tmp_path) as watch, rollouts.labelled(release) as writer:
+        for number in range(NUM_ROLLOUTS):
+            baseline, canary = ("a", "b") if has_all == "a" else ("b", "a")
+            shares = sorted({*draw.sample(range(1, 100), draw.randint(4, 12)), 100})
+            plan = rollouts.write_plan(tmp_path, f"r{number}", baseline, canary, shares)
+            is_aborted = number % 5 == 4
+            kill_in_the_middle(release, plan, draw)
+            finish(release, plan, *(["--abort"] if is_aborted else []))
+            http, grpc = rollouts.routes(release)
+            state = json.loads(http["metadata"]["annotations"]["onepiece-rollout"])
+            has_all = canary if state["phase"] == "Promoted" else baseline
+            ends.append((state["name"], state["phase"]))
+            assert is_aborted or state["phase"] == "Promoted"
+            for route in (http, grpc):
+                assert rollouts.weights(route) == {"a": 0, "b": 0} | {has_all: 100}
 
-    assert [number for number, *_ in ends] == list(range(NUM_ROLLOUTS))
+    assert [name for name, _ in ends] == [f"r{number}" for number in range(NUM_ROLLOUTS)]
     changes = sum_of_changes(watch)
     record_property("versions", len(watch.versions))
     record_property("weight_changes", changes)
-    record_property("labels", written[0])
+    record_property("labels", writer.num_labels)
+    record_property("rolled_back", sum(phase == "RolledBack" for _, phase in ends))
     assert changes >= 20 * 3 * 2
     for route in watch.versions:
         assert sum(rollouts.weights(route).values()) == 100
     for route, began in zip(rollouts.routes(release), first, strict=True):
         now = rollouts.without_weights(route)
         # The other writer's last word is there, and nothing else has changed.
-        assert now["labels"].pop("written") == str(written[0])
+        assert now["labels"].pop("written") == str(writer.num_labels)
         assert now == began
     assert_events_are_whole(release)
     assert set(release.everything()) == before
@@ -166,14 +150,29 @@ def test_servers_that_are_not_ready_get_nothing_and_it_is_told(release: Release,
     plan = rollouts.write_plan(tmp_path, "wait", "a", "b", [10, 100])
     rollouts.set_ready(release, "b", is_ready=False)
 
-    finish(release, plan, "--once")
+    with rollouts.started(release, plan, "--keep-running") as process:
+        assert process.stdout is not None
+        assert '"held":"CanaryNotReady"' in process.stdout.readline()
+        process.terminate()
+        assert process.wait(60) == 0
     assert [rollouts.weights(route)["b"] for route in rollouts.routes(release)] == [0, 0]
     (event,) = [one for one in release.get("events") if one["reason"] == "Held"]
     assert "CanaryNotReady: inferenceservices/onepiece-recommend-b" in event["message"]
     assert event["involvedObject"]["name"] == rollouts.ROUTE
 
+    # One that is told to stop ends between two rounds; the next tells nothing twice.
+    assert finish(release, plan, "--once") == 0
+    assert len([one for one in release.get("events") if one["reason"] == "Held"]) == 1
+
     rollouts.set_ready(release, "b")
-    assert finish(release, plan) == 0
+    assert finish(release, plan, "--once") == 0
+    said = release.cluster.run(*rollouts.arguments(release, plan), "--status").out
+    assert '"http": [90, 10], "grpc": [90, 10]' in said
+    assert finish(release, plan, "--abort") == 0
+    for route in rollouts.routes(release):
+        assert rollouts.weights(route) == {"a": 100, "b": 0}
+    # Exit code 1 tells a pipeline that it was rolled back.
+    assert finish(release, plan) == 1
 
 
 CONFLICT = """

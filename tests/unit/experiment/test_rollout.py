@@ -1,11 +1,15 @@
 """The rollout's machine and controller, stopped anywhere and shown anything."""
 
+import argparse
+
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from onepiece.errors import Conflict, InvalidInput
+from onepiece.errors import Conflict, InvalidInput, NotFound
+from onepiece.experiment.commands import add_commands
 from onepiece.experiment.memory_target import MemoryTarget
 from onepiece.experiment.rollout import (
     HoldReason,
@@ -276,3 +280,32 @@ def test_its_place_is_said_and_told_by_conditions():
         "Promoted": "False",
         "RolledBack": "False",
     }
+
+
+def run(*arguments):
+    parser = argparse.ArgumentParser()
+    add_commands(parser.add_subparsers(required=True))
+    args = parser.parse_args(["rollout", *(str(argument) for argument in arguments)])
+    return args.run(args)
+
+
+def test_a_plan_is_rehearsed_in_memory(tmp_path, capsys):
+    path = tmp_path / "rollout.yaml"
+    path.write_text(yaml.safe_dump(make_plan(5, 100, hold_s=600).model_dump(mode="json")))
+
+    assert run("--plan", path, "--target", "memory") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["0", "600", "1200"]
+    assert lines[-1].endswith("r: Promoted, 100%. Promoted: b has proven itself at 100%")
+    assert run("--plan", path, "--target", "memory", "--abort", "--json") == 0
+    assert '"phase":"RolledBack"' in capsys.readouterr().out
+
+
+def test_without_a_cluster_it_says_what_to_set(tmp_path, monkeypatch):
+    path = tmp_path / "rollout.yaml"
+    path.write_text(yaml.safe_dump(make_plan().model_dump(mode="json")))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+
+    with pytest.raises(NotFound, match="no cluster is configured; set KUBECONFIG"):
+        run("--plan", path)
