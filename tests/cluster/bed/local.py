@@ -30,6 +30,8 @@ _OWN_MOUNTS = ("unshare", "--mount", "--propagation", "private", "--")
 """Begins a command line whose mounts nobody else sees; they go with its last process."""
 _VOLUMES = Path("/tmp/hostpath_pv")
 """Where the controller manager makes a folder for each volume claim."""
+VOLUMES_FOLDER = "volumes"
+"""Where those folders really are, below the bed's."""
 
 Report = Callable[[str], None]
 
@@ -131,7 +133,7 @@ class Bed:
         """
         began_s = time.monotonic()
         parts = Parts(self.processes, Cluster(self._kubeconfig))
-        _keep(_VOLUMES, self.folder / "volumes")
+        _keep(_VOLUMES, self.folder / VOLUMES_FOLDER)
         if level >= PODS:
             for number, folder in enumerate(pods.SYSTEM_FOLDERS):
                 _keep(folder, self.folder / "system" / str(number))

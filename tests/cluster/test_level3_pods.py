@@ -1,0 +1,165 @@
+"""Level 3: a release serves from pods that really run, and loses no request when its model changes.
+
+The images come from our own Dockerfiles; KServe makes the pods, the kubelet runs them.
+"""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from bed.__main__ import DEFAULT_FOLDER
+from bed.clients import Cluster
+from bed.local import VOLUMES_FOLDER
+from releases import Release
+
+pytestmark = [pytest.mark.level(3), pytest.mark.timeout(1800)]
+
+HERE = Path(__file__).resolve().parent
+SERVER = "onepiece-recommend-a-predictor"
+START_TIMEOUT_S = 600.0
+"""A server imports PyTorch and answers a request before it is ready; two do so at once."""
+FEWEST_REQUESTS = 5000
+"""Of REST and of gRPC each, during one change."""
+
+
+@pytest.fixture(scope="module")
+def shop(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two releases of other weights."""
+    folder = tmp_path_factory.mktemp("shop")
+    source = repository / "tests/unit/serving/world.py"
+    script = repository / "tests/make_world.py"
+    subprocess.run([sys.executable, script, source, folder, repository], check=True, timeout=300)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def release(cluster: Cluster, shop: Path) -> Iterator[Release]:
+    """A release of two servers, ready."""
+    if not cluster.is_bed:
+        pytest.skip("level 3 needs images that only the local bed has: unset TEST_KUBECONFIG")
+    namespace = f"pods-{int(time.time())}"
+    cluster.kubectl("create", "namespace", namespace)
+    label = "pod-security.kubernetes.io/enforce=restricted"
+    cluster.kubectl("label", "namespace", namespace, label)
+    made = Release(cluster, namespace, HERE / "pods-values.yaml")
+    try:
+        fill_claim(made, "shop", {"1": shop / "release", "2": shop / "release-2"})
+        made.helm("install")
+        made.wait_until_ready(timeout_s=START_TIMEOUT_S)
+        yield made
+    finally:
+        made.cluster.kubectl("delete", "namespace", namespace, "--timeout=110s")
+
+
+def fill_claim(release: Release, name: str, releases: dict[str, Path]) -> None:
+    """Makes a volume claim and puts releases on it, readable for every user, as pods are nobody."""
+    size = {"requests": {"storage": "1Gi"}}
+    spec = {"accessModes": ["ReadWriteMany"], "resources": size}
+    claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name}}
+    release.kubectl("create", "-f", "-", text=json.dumps({**claim, "spec": spec}))
+    bound = ["wait", f"pvc/{name}", "--for=jsonpath={.status.phase}=Bound", "--timeout=60s"]
+    release.kubectl(*bound)
+    volume = release.kubectl("get", f"pvc/{name}", "-o", "jsonpath={.spec.volumeName}").out
+    path = release.cluster.kubectl(
+        "get", f"pv/{volume}", "-o", "jsonpath={.spec.hostPath.path}"
+    ).out
+    folder = DEFAULT_FOLDER / VOLUMES_FOLDER / Path(path).name
+    for number, source in releases.items():
+        subprocess.run(["cp", "-r", source, folder / number], check=True)
+    subprocess.run(["chmod", "-R", "a+rX", folder], check=True)
+
+
+def addresses(release: Release) -> tuple[str, str]:
+    """Returns where the servers' service is, over REST and gRPC."""
+    ip = release.kubectl("get", f"service/{SERVER}", "-o", "jsonpath={.spec.clusterIP}").out
+    return f"http://{ip}:80", f"{ip}:9000"
+
+
+def model_versions(shop: Path) -> list[str]:
+    """Returns the versions of the models of both releases."""
+    manifests = [shop / name / "manifest.json" for name in ("bundle", "bundle-2")]
+    return [json.loads(path.read_text())["version"] for path in manifests]
+
+
+@contextmanager
+def load(release: Release, folder: Path) -> Iterator[dict]:
+    """Asks the servers while the block runs; fills the counts in when it has ended."""
+    stop = folder / "stop"
+    counts: dict = {}
+    arguments = (*addresses(release), str(stop), str(FEWEST_REQUESTS))
+
+    def ask() -> None:
+        done = release.cluster.python(str(HERE / "load.py"), *arguments, timeout_s=1500.0)
+        counts.update(json.loads(done.out))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        time.sleep(5.0)
+        yield counts
+    finally:
+        stop.touch()
+        thread.join()
+
+
+def wait_for_rollout(release: Release) -> None:
+    """Returns once the servers' pods are of the newest kind and ready, and the others gone."""
+    release.kubectl(
+        *("rollout", "status", f"deployment/{SERVER}", f"--timeout={START_TIMEOUT_S:.0f}s"),
+        timeout_s=START_TIMEOUT_S + 10.0,
+    )
+    deadline_s = time.monotonic() + START_TIMEOUT_S
+    while len(server_pods(release)) != 2:
+        assert time.monotonic() < deadline_s, "pods do not end"
+        time.sleep(1.0)
+
+
+def server_pods(release: Release) -> list[str]:
+    """Lists the servers' pods, also those that are about to end."""
+    selector = "serving.kserve.io/inferenceservice=onepiece-recommend-a"
+    return release.kubectl("get", "pods", "-l", selector, "-o", "name").out.split()
+
+
+def test_a_release_on_kserve_answers_from_its_pods(release: Release, record_property: Callable):
+    done = release.helm("test", "--logs")
+
+    answers = [json.loads(line) for line in done.out.splitlines() if line.startswith("{")]
+    record_property("helm_test", answers)
+    assert [answer["answers"] for answer in answers] == [3, 3]
+
+
+def test_a_change_of_the_model_loses_no_request(
+    release: Release, shop: Path, tmp_path: Path, record_property: Callable
+):
+    before, after = model_versions(shop)
+
+    with load(release, tmp_path) as counts:
+        release.helm("upgrade", "--set", "serving.arms.a.release.path=2")
+        time.sleep(2.0)
+        wait_for_rollout(release)
+
+    record_property("counts", counts)
+    for door in ("rest", "grpc"):
+        assert counts[door]["failures"] == []
+        assert counts[door]["asked"] >= FEWEST_REQUESTS
+        assert set(counts[door]["models"]) == {before, after}
+
+
+def test_a_deleted_pod_loses_no_request(
+    release: Release, tmp_path: Path, record_property: Callable
+):
+    with load(release, tmp_path) as counts:
+        release.kubectl("delete", server_pods(release)[0], "--wait=false")
+        time.sleep(2.0)
+        wait_for_rollout(release)
+
+    record_property("counts", counts)
+    for door in ("rest", "grpc"):
+        assert counts[door]["failures"] == []
+        assert counts[door]["asked"] >= FEWEST_REQUESTS
