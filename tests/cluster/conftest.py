@@ -3,6 +3,8 @@
 import os
 import secrets
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -91,3 +93,13 @@ def new_namespace(cluster: Cluster) -> Iterator[Callable[[], str]]:
 def namespace(new_namespace: Callable[[], str]) -> str:
     """One such namespace."""
     return new_namespace()
+
+
+@pytest.fixture(scope="session")
+def shop(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two small releases of other weights."""
+    folder = tmp_path_factory.mktemp("shop")
+    source = repository / "tests/unit/serving/world.py"
+    script = repository / "tests/make_world.py"
+    subprocess.run([sys.executable, script, source, folder, repository], check=True, timeout=300)
+    return folder

@@ -4,8 +4,6 @@ The images come from our own Dockerfiles; KServe makes the pods, the kubelet run
 """
 
 import json
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,66 +11,23 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from bed.__main__ import DEFAULT_FOLDER
 from bed.clients import Cluster
-from bed.local import VOLUMES_FOLDER
+from real_pods import START_TIMEOUT_S, served
 from releases import Release
 
 pytestmark = [pytest.mark.level(3), pytest.mark.timeout(1800)]
 
 HERE = Path(__file__).resolve().parent
 SERVER = "onepiece-recommend-a-predictor"
-START_TIMEOUT_S = 600.0
-"""A server imports PyTorch and answers a request before it is ready; two do so at once."""
 FEWEST_REQUESTS = 5000
 """Of REST and of gRPC each, during one change."""
 
 
 @pytest.fixture(scope="module")
-def shop(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with two releases of other weights."""
-    folder = tmp_path_factory.mktemp("shop")
-    source = repository / "tests/unit/serving/world.py"
-    script = repository / "tests/make_world.py"
-    subprocess.run([sys.executable, script, source, folder, repository], check=True, timeout=300)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def release(cluster: Cluster, shop: Path) -> Iterator[Release]:
     """A release of two servers, ready."""
-    if not cluster.is_bed:
-        pytest.skip("level 3 needs images that only the local bed has: unset TEST_KUBECONFIG")
-    namespace = f"pods-{int(time.time())}"
-    cluster.kubectl("create", "namespace", namespace)
-    label = "pod-security.kubernetes.io/enforce=restricted"
-    cluster.kubectl("label", "namespace", namespace, label)
-    made = Release(cluster, namespace, HERE / "pods-values.yaml")
-    try:
-        fill_claim(made, "shop", {"1": shop / "release", "2": shop / "release-2"})
-        made.helm("install")
-        made.wait_until_ready(timeout_s=START_TIMEOUT_S)
+    with served(cluster, shop, HERE / "pods-values.yaml") as made:
         yield made
-    finally:
-        made.cluster.kubectl("delete", "namespace", namespace, "--timeout=110s")
-
-
-def fill_claim(release: Release, name: str, releases: dict[str, Path]) -> None:
-    """Makes a volume claim and puts releases on it, readable for every user, as pods are nobody."""
-    size = {"requests": {"storage": "1Gi"}}
-    spec = {"accessModes": ["ReadWriteMany"], "resources": size}
-    claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name}}
-    release.kubectl("create", "-f", "-", text=json.dumps({**claim, "spec": spec}))
-    bound = ["wait", f"pvc/{name}", "--for=jsonpath={.status.phase}=Bound", "--timeout=60s"]
-    release.kubectl(*bound)
-    volume = release.kubectl("get", f"pvc/{name}", "-o", "jsonpath={.spec.volumeName}").out
-    path = release.cluster.kubectl(
-        "get", f"pv/{volume}", "-o", "jsonpath={.spec.hostPath.path}"
-    ).out
-    folder = DEFAULT_FOLDER / VOLUMES_FOLDER / Path(path).name
-    for number, source in releases.items():
-        subprocess.run(["cp", "-r", source, folder / number], check=True)
-    subprocess.run(["chmod", "-R", "a+rX", folder], check=True)
 
 
 def addresses(release: Release) -> tuple[str, str]:

@@ -87,7 +87,7 @@ def build(level: int, *, report: Report) -> None:
                 _make(program_path(program.name), partial(_compile, program), report=report)
         for image in IMAGES:
             if image.level <= level:
-                make = partial(make_image, image, cache=cache_folder())
+                make = partial(make_image, image, cache=cache_folder(), program=program_path)
                 _make(archive_path(image, cache_folder()), make, report=report)
 
 

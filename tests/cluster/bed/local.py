@@ -18,13 +18,14 @@ from bed.clients import Cluster
 from bed.control_plane import Parts, start_api_server, start_managers
 from bed.controllers import start_controllers
 from bed.definitions import create_definitions
+from bed.gateway import create_gateway_definitions, start_gateway
 from bed.pods import start_node
 from bed.processes import Processes, found, stop
 from onepiece.errors import NotFound, OutputExists, Unavailable
 
-LEVELS = {1: "strict", 2: "control", 3: "pods"}
+LEVELS = {1: "strict", 2: "control", 3: "pods", 4: "gateway"}
 """What `up` can bring up."""
-CONTROL, PODS = 2, 3
+CONTROL, PODS, GATEWAY = 2, 3, 4
 _UP_TIMEOUT_S = 900.0
 _OWN_MOUNTS = ("unshare", "--mount", "--propagation", "private", "--")
 """Begins a command line whose mounts nobody else sees; they go with its last process."""
@@ -148,7 +149,9 @@ class Bed:
                 "controllers and nodes",
                 lambda: start_controllers(parts, with_invented_nodes=level == CONTROL),
             ),
-            (PODS, "a real node", lambda: start_node(parts)),
+            (GATEWAY, "gateway's definitions", lambda: create_gateway_definitions(parts.cluster)),
+            (PODS, "a real node", lambda: start_node(parts, level)),
+            (GATEWAY, "gateway", lambda: start_gateway(parts)),
         ]
         for needed, what, step in steps:
             if needed <= level:

@@ -33,7 +33,7 @@ PROGRAMS = {
 PLUGINS_FOLDER = Path("/usr/lib/cni")
 SYSTEM_FOLDERS = (
     *(Path("/var/lib/kubelet"), Path("/var/lib/cni"), Path("/var/log")),
-    Path("/run/containerd"),
+    *(Path("/run/containerd"), Path("/certs")),
 )
 """Where the parts write whatever they are told; in the bed they are folders of the bed's."""
 _KERNEL_SETTINGS = (
@@ -56,7 +56,7 @@ def reason_it_cannot_run() -> str | None:
     return None
 
 
-def start_node(parts: Parts) -> None:
+def start_node(parts: Parts, level: int) -> None:
     """Starts a node and its name server, and returns when both are ready.
 
     Raises:
@@ -66,7 +66,7 @@ def start_node(parts: Parts) -> None:
     _save_kernel_settings(parts.folder)
     for folder in _cgroup_folders(parts.folder):
         _make_cgroup(folder)
-    _start_containerd(parts)
+    _start_containerd(parts, level)
     _start_name_server(parts)
     _start_kubelet(parts)
     _start_proxy(parts)
@@ -132,7 +132,7 @@ def _make_cgroup(folder: Path) -> None:
             (folder / name).write_text((folder.parent / name).read_text())
 
 
-def _start_containerd(parts: Parts) -> None:
+def _start_containerd(parts: Parts, level: int) -> None:
     root = cache_folder() / "containerd"
     root.mkdir(parents=True, exist_ok=True)
     config = parts.folder / "containerd.toml"
@@ -149,7 +149,7 @@ def _start_containerd(parts: Parts) -> None:
 
     started = parts.processes.start("containerd", command)
     parts.processes.wait(started, is_ready)
-    for image in IMAGES:
+    for image in (image for image in IMAGES if image.level <= level):
         archive = archive_path(image, cache_folder())
         note = root / f"{image.name}.imported"
         if note.exists() and note.read_text() == archive.name:
