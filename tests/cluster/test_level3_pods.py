@@ -95,7 +95,7 @@ def test_a_change_of_the_model_loses_no_request(
     before, after = model_versions(shop)
 
     with load(release, tmp_path) as counts:
-        release.helm("upgrade", "--set", "serving.arms.a.release.path=2")
+        release.helm("upgrade", "--set-string", "serving.arms.a.release.path=2")
         time.sleep(2.0)
         wait_for_rollout(release)
 
