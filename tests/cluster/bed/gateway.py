@@ -75,6 +75,8 @@ def _config() -> Object:
     kubernetes = {
         "shutdownManager": {"image": "localhost/envoy-gateway:bed"},
         "leaderElection": {"disable": True},
+        # Its webhook would take the port of KServe's, and there is no topology to inject.
+        "proxyTopologyInjector": {"disabled": True},
     }
     return {
         "apiVersion": "gateway.envoyproxy.io/v1alpha1",
