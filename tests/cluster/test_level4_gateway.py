@@ -61,8 +61,8 @@ def test_the_gateway_takes_both_routes(release: Release):
 def test_the_weights_of_the_routes_are_those_of_the_traffic(
     release: Release, models: dict[str, str], percent_b: int, record_property: Callable
 ):
-    weights = [100 - percent_b, percent_b]
-    settings = [f"serving.arms.{arm}.weight={weight}" for arm, weight in zip("ab", weights, strict=True)]
+    weights = {"a": 100 - percent_b, "b": percent_b}
+    settings = [f"serving.arms.{arm}.weight={weight}" for arm, weight in weights.items()]
     switches = [part for one in settings for part in ("--set", one)]
     release.helm("upgrade", "--set", "routes.keepWeights=false", *switches)
     wait_for_weight(release, models, percent_b)

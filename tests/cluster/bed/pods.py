@@ -63,9 +63,9 @@ def start_node(parts: Parts, level: int) -> None:
         Unavailable: A part did not become ready, or an image could not be unpacked.
         CommandFailed: The API server refused an object.
     """
-    _save_kernel_settings(parts.folder)
-    for folder in _cgroup_folders(parts.folder):
-        _make_cgroup(folder)
+    save_kernel_settings(parts.folder)
+    for folder in cgroup_folders(parts.folder):
+        make_cgroup(folder)
     _start_containerd(parts, level)
     _start_name_server(parts)
     _start_kubelet(parts)
@@ -81,7 +81,7 @@ def end_pods(folder: Path) -> None:
     saved = folder / "kernel-settings.json"
     if not saved.exists():
         return
-    groups = [group for group in _cgroup_folders(folder) if group.exists()]
+    groups = [group for group in cgroup_folders(folder) if group.exists()]
     deadline_s = time.monotonic() + STOP_TIMEOUT_S
     while pids := {pid for group in groups for pid in _pids(group)}:
         for pid in pids:
@@ -107,7 +107,8 @@ def _pids(group: Path) -> Iterator[int]:
             yield from map(int, path.read_text().split())
 
 
-def _save_kernel_settings(folder: Path) -> None:
+def save_kernel_settings(folder: Path) -> None:
+    """Notes what `end_pods` sets back."""
     settings = {name: Path("/proc/sys", name).read_text() for name in _KERNEL_SETTINGS}
     (folder / "kernel-settings.json").write_text(json.dumps(settings))
 
@@ -116,7 +117,7 @@ def _cgroup_name(folder: Path) -> str:
     return f"onepiece-bed-{os.stat(folder).st_ino}"
 
 
-def _cgroup_folders(folder: Path) -> list[Path]:
+def cgroup_folders(folder: Path) -> list[Path]:
     """Lists the bed's control group in each hierarchy."""
     name = _cgroup_name(folder)
     return [
@@ -124,7 +125,8 @@ def _cgroup_folders(folder: Path) -> list[Path]:
     ]
 
 
-def _make_cgroup(folder: Path) -> None:
+def make_cgroup(folder: Path) -> None:
+    """Makes a control group that can hold processes."""
     folder.mkdir(exist_ok=True)
     # A group of processors is empty until it is told which it has.
     for name in ("cpuset.cpus", "cpuset.mems"):
