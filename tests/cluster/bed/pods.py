@@ -42,6 +42,8 @@ _KERNEL_SETTINGS = (
 )
 """What the kubelet sets for the whole machine, so that it must be set back."""
 _CGROUPS = Path("/sys/fs/cgroup")
+_CPU_SHARES = 20 * 1024
+"""Of the pods together, where a process of the machine has 1024."""
 
 
 def reason_it_cannot_run() -> str | None:
@@ -128,6 +130,9 @@ def cgroup_folders(folder: Path) -> list[Path]:
 def make_cgroup(folder: Path) -> None:
     """Makes a control group that can hold processes."""
     folder.mkdir(exist_ok=True)
+    # All pods together would weigh as much as one process of the machine.
+    if (folder / "cpu.shares").exists():
+        (folder / "cpu.shares").write_text(str(_CPU_SHARES))
     # A group of processors is empty until it is told which it has.
     for name in ("cpuset.cpus", "cpuset.mems"):
         if (folder.parent / name).exists() and (folder / name).exists():
