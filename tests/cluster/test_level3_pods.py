@@ -65,10 +65,8 @@ def load(release: Release, folder: Path) -> Iterator[dict]:
 
 def wait_for_rollout(release: Release) -> None:
     """Returns once the servers' pods are of the newest kind and ready, and the others gone."""
-    release.kubectl(
-        *("rollout", "status", f"deployment/{SERVER}", f"--timeout={START_TIMEOUT_S:.0f}s"),
-        timeout_s=START_TIMEOUT_S + 10.0,
-    )
+    asked = ("rollout", "status", f"deployment/{SERVER}", f"--timeout={START_TIMEOUT_S:.0f}s")
+    release.cluster.kubectl("-n", release.namespace, *asked, timeout_s=START_TIMEOUT_S + 10.0)
     deadline_s = time.monotonic() + START_TIMEOUT_S
     while len(server_pods(release)) != 2:
         assert time.monotonic() < deadline_s, "pods do not end"
