@@ -78,7 +78,7 @@ class Release:
         found: list[Object] = json.loads(self.kubectl("get", kinds, "-o", "json").out)["items"]
         return found
 
-    def wait_until_ready(self) -> float:
+    def wait_until_ready(self, timeout_s: float = READY_TIMEOUT_S) -> float:
         """Returns the seconds until everything that can be ready is.
 
         Raises:
@@ -86,7 +86,7 @@ class Release:
         """
         began_s = time.monotonic()
         while missing := self._not_ready():
-            if time.monotonic() - began_s > READY_TIMEOUT_S:
+            if time.monotonic() - began_s > timeout_s:
                 events = self.kubectl("get", "events", "--field-selector", "type=Warning").out
                 raise AssertionError(f"not ready: {missing}\n{events[-3000:]}")
             time.sleep(0.5)

@@ -17,41 +17,6 @@ import pytest
 
 START_TIMEOUT_S = 240
 """Ray needs 12 to 28 s for a cluster on a busy machine, and as much again for Serve."""
-MAKE_WORLD = """
-import importlib.util, sys
-from pathlib import Path
-from onepiece.bundle import load_bundle
-from onepiece.index.build import build_index
-from onepiece.features.feast_settings import FeatureStoreSettings
-from onepiece.features.feast_store import FeastStore
-from onepiece.serving.release_writing import write_release
-source, folder, repository = map(Path, sys.argv[1:])
-spec = importlib.util.spec_from_file_location("serving_world", source)
-world = importlib.util.module_from_spec(spec)
-sys.modules[spec.name] = world
-spec.loader.exec_module(world)
-world.make_world(folder)
-settings = FeatureStoreSettings(folder=folder / "store")
-store = FeastStore.create(repository / "feature_repo", settings)
-world.write_features(store)
-store.close()
-write_release(
-    folder / "release",
-    bundle=folder / "bundle",
-    index=folder / "index",
-    item_tables=folder / "item-tables",
-    store=folder / "store",
-)
-world.make_bundle(folder / "bundle-2", world.make_catalogue(()), seed=1)
-build_index(load_bundle(folder / "bundle-2"), folder / "index-2")
-write_release(
-    folder / "release-2",
-    bundle=folder / "bundle-2",
-    index=folder / "index-2",
-    item_tables=folder / "item-tables",
-    store=folder / "store",
-)
-"""
 
 
 @dataclass
@@ -72,9 +37,8 @@ def world(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     folder = tmp_path_factory.mktemp("world")
     source = repository / "tests/unit/serving/world.py"
-    subprocess.run(
-        [sys.executable, "-c", MAKE_WORLD, source, folder, repository], check=True, timeout=120
-    )
+    script = repository / "tests/make_world.py"
+    subprocess.run([sys.executable, script, source, folder, repository], check=True, timeout=120)
     return folder
 
 

@@ -59,7 +59,7 @@ onepiece-arm: {{ index . 2 }}
 {{- if not $arm.release.storageUri }}
 - name: release
   mountPath: /mnt/models
-  subPath: {{ $arm.release.path }}
+  subPath: {{ $arm.release.path | quote }}
   readOnly: true
 {{- end }}
 {{- if $root.Values.serving.itemTables }}

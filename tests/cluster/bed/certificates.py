@@ -13,6 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from bed.network import NODE
+
 API_SERVER = "https://127.0.0.1:6443"
 """In the bed's network namespace, so the usual port is always free."""
 VALID = timedelta(days=365)
@@ -44,7 +46,7 @@ IDENTITIES = (
     Identity("kube-controller-manager", "system:kube-controller-manager"),
     Identity("kube-scheduler", "system:kube-scheduler"),
     Identity("kube-proxy", "system:kube-proxy"),
-    Identity("kubelet", "system:node:vm", "system:nodes", hosts=("vm", "127.0.0.1")),
+    Identity("kubelet", "system:node:vm", "system:nodes", hosts=("vm", "127.0.0.1", NODE)),
 )
 
 

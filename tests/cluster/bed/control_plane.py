@@ -102,7 +102,7 @@ def _api_server(pki: Path) -> list[str]:
         "feature-gates": "WatchList=false",
         "kubelet-client-certificate": pki / "kubelet-client.crt",
         "kubelet-client-key": pki / "kubelet-client.key",
-        "kubelet-preferred-address-types": "Hostname",
+        "kubelet-preferred-address-types": "InternalIP",
     }
     return [str(program_path("kube-apiserver")), *_flags(options)]
 

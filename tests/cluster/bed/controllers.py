@@ -23,8 +23,8 @@ _NODE_ANNOTATION = "kwok.x-k8s.io/node=fake"
 Object = dict[str, object]
 
 
-def start_controllers(parts: Parts) -> None:
-    """Starts all three, makes the nodes, and returns when each controller is ready.
+def start_controllers(parts: Parts, *, with_invented_nodes: bool) -> None:
+    """Starts them, makes kwok's nodes if asked to, and returns when each controller is ready.
 
     Raises:
         Unavailable: A controller did not become ready.
@@ -34,13 +34,16 @@ def start_controllers(parts: Parts) -> None:
     before = [made for made in kserve if made["kind"] not in _WEBHOOKS]
     namespaces = [_named("v1", "Namespace", name) for name in ("kserve", "kuberay")]
     _create(parts, [*namespaces, *before, _storage_class()])
-    started = [_start_kserve(parts), _start_kuberay(parts), _start_kwok(parts)]
-    _create(parts, [_node(number) for number in range(NUM_NODES)])
+    started = [_start_kserve(parts), _start_kuberay(parts)]
+    if with_invented_nodes:
+        started.append(_start_kwok(parts))
+        _create(parts, [_node(number) for number in range(NUM_NODES)])
     for process, health in started:
         parts.processes.wait(process, answers(health))
     # A webhook that does not answer yet would refuse every InferenceService.
     _create(parts, [made for made in kserve if made["kind"] in _WEBHOOKS])
-    parts.cluster.kubectl("wait", "--for=condition=Ready", "node", "--all", "--timeout=60s")
+    if with_invented_nodes:
+        parts.cluster.kubectl("wait", "--for=condition=Ready", "node", "--all", "--timeout=60s")
 
 
 def _create(parts: Parts, objects: list[Object]) -> None:

@@ -11,23 +11,28 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from bed import network
+from bed import network, pods
 from bed.build import missing
 from bed.certificates import write_certificates
 from bed.clients import Cluster
 from bed.control_plane import Parts, start_api_server, start_managers
 from bed.controllers import start_controllers
 from bed.definitions import create_definitions
+from bed.gateway import create_gateway_definitions, start_gateway
+from bed.pods import start_node
 from bed.processes import Processes, found, stop
 from onepiece.errors import NotFound, OutputExists, Unavailable
 
-LEVELS = {1: "strict", 2: "control"}
+LEVELS = {1: "strict", 2: "control", 3: "pods", 4: "gateway"}
 """What `up` can bring up."""
-_UP_TIMEOUT_S = 400.0
+CONTROL, PODS, GATEWAY = 2, 3, 4
+_UP_TIMEOUT_S = 900.0
 _OWN_MOUNTS = ("unshare", "--mount", "--propagation", "private", "--")
 """Begins a command line whose mounts nobody else sees; they go with its last process."""
 _VOLUMES = Path("/tmp/hostpath_pv")
 """Where the controller manager makes a folder for each volume claim."""
+VOLUMES_FOLDER = "volumes"
+"""Where those folders really are, below the bed's."""
 
 Report = Callable[[str], None]
 
@@ -72,6 +77,8 @@ class Bed:
             return reason
         if shutil.which("etcd") is None:
             return "etcd is not installed (apt-get install etcd-server)"
+        if level >= PODS and (reason := pods.reason_it_cannot_run()) is not None:
+            return reason
         try:
             unbuilt = missing(level)
         except NotFound as error:
@@ -99,6 +106,8 @@ class Bed:
         self.folder.mkdir(parents=True)
         network.create(self.network)
         try:
+            if level >= PODS:
+                network.add_node(self.network)
             self._start_inside(level)
         except BaseException:
             self._stop()
@@ -125,14 +134,24 @@ class Bed:
         """
         began_s = time.monotonic()
         parts = Parts(self.processes, Cluster(self._kubeconfig))
-        _keep_volumes_in(self.folder / "volumes")
+        _keep(_VOLUMES, self.folder / VOLUMES_FOLDER)
+        if level >= PODS:
+            for number, folder in enumerate(pods.SYSTEM_FOLDERS):
+                _keep(folder, self.folder / "system" / str(number))
         steps: list[tuple[int, str, Callable[[], None]]] = [
             (1, "certificates", lambda: write_certificates(parts.certificates)),
             (1, "API server", lambda: start_api_server(parts)),
             (1, "definitions", lambda: create_definitions(parts.cluster)),
             # Not before: managers look at every new definition, which doubles the time.
             (2, "managers", lambda: start_managers(parts)),
-            (2, "controllers and nodes", lambda: start_controllers(parts)),
+            (
+                2,
+                "controllers and nodes",
+                lambda: start_controllers(parts, with_invented_nodes=level == CONTROL),
+            ),
+            (GATEWAY, "gateway's definitions", lambda: create_gateway_definitions(parts.cluster)),
+            (PODS, "a real node", lambda: start_node(parts, level)),
+            (GATEWAY, "gateway", lambda: start_gateway(parts)),
         ]
         for needed, what, step in steps:
             if needed <= level:
@@ -147,12 +166,15 @@ class Bed:
     def _stop(self) -> None:
         """Ends every process, newest first, and removes the namespace; the logs stay."""
         self.processes.stop_all()
+        pods.end_pods(self.folder)
         # Children that outlived their parent, and whatever a killed `up` had no time to note.
         for pid in network.process_ids(self.network):
             stop(found("left behind", pid))
         network.delete(self.network)
-        with suppress(OSError):
-            _VOLUMES.rmdir()
+        for folder in (_VOLUMES, *pods.SYSTEM_FOLDERS):
+            # Only what is empty, so nobody's but the bed's.
+            with suppress(OSError):
+                folder.rmdir()
 
     def status(self) -> str:
         """Returns a table of what was started: process id, memory, whether it runs."""
@@ -168,11 +190,11 @@ class Bed:
         return "\n".join(lines)
 
 
-def _keep_volumes_in(folder: Path) -> None:
-    """Puts the folders of volume claims below the bed's, where `down` removes them."""
-    for path in (folder, _VOLUMES):
+def _keep(system: Path, folder: Path) -> None:
+    """Puts what is written to a folder of the system into the bed's, where `down` removes it."""
+    for path in (folder, system):
         path.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["mount", "--bind", str(folder), str(_VOLUMES)], check=True)
+    subprocess.run(["mount", "--bind", str(folder), str(system)], check=True)
 
 
 def _python_path() -> dict[str, str]:

@@ -12,6 +12,10 @@ FAKE_PODS = "10.9.0.0/16"
 """Addresses that kwok gives its pods; all of them are this machine."""
 SERVICES = "10.96.0.0/16"
 """Addresses of services; without kube-proxy nobody answers there, and nothing may be sent there."""
+PODS = "10.244.0.0/24"
+"""Addresses of pods that really run, on the bed's one real node."""
+NODE = "10.244.0.1"
+"""Address of that node."""
 
 
 def namespace_name(folder: Path) -> str:
@@ -40,6 +44,24 @@ def create(name: str) -> None:
         "link set lo up",
         f"route add local {FAKE_PODS} dev lo",
         f"route add blackhole {SERVICES}",
+    ):
+        _ip("-n", name, *command.split())
+
+
+def add_node(name: str) -> None:
+    """Gives the namespace a device with the node's address, which leads nowhere.
+
+    Services are routed to it, for the rules of kube-proxy to find them.
+
+    Raises:
+        Unavailable: The kernel has no such device.
+    """
+    for command in (
+        "link add node0 type bridge",
+        f"address add {NODE}/32 dev node0",
+        "link set node0 up",
+        f"route delete blackhole {SERVICES}",
+        f"route add {SERVICES} dev node0",
     ):
         _ip("-n", name, *command.split())
 

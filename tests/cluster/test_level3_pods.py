@@ -1,0 +1,122 @@
+"""Level 3: a release serves from pods that really run, and loses no request when its model changes.
+
+The images come from our own Dockerfiles; KServe makes the pods, the kubelet runs them.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from bed.clients import Cluster
+from real_pods import START_TIMEOUT_S, served
+from releases import Release
+
+pytestmark = [pytest.mark.level(3), pytest.mark.timeout(1800)]
+
+HERE = Path(__file__).resolve().parent
+SERVER = "onepiece-recommend-a-predictor"
+FEWEST_REQUESTS = 5000
+"""Of REST and of gRPC each, during one change."""
+
+
+@pytest.fixture(scope="module")
+def release(cluster: Cluster, shop: Path) -> Iterator[Release]:
+    """A release of two servers, ready."""
+    with served(cluster, shop, HERE / "pods-values.yaml") as made:
+        yield made
+
+
+def addresses(release: Release) -> tuple[str, str]:
+    """Returns where the servers' service is, over REST and gRPC."""
+    ip = release.kubectl("get", f"service/{SERVER}", "-o", "jsonpath={.spec.clusterIP}").out
+    return f"http://{ip}:80", f"{ip}:9000"
+
+
+def model_versions(shop: Path) -> list[str]:
+    """Returns the versions of the models of both releases."""
+    manifests = [shop / name / "manifest.json" for name in ("bundle", "bundle-2")]
+    return [json.loads(path.read_text())["version"] for path in manifests]
+
+
+@contextmanager
+def load(release: Release, folder: Path) -> Iterator[dict]:
+    """Asks the servers while the block runs; fills the counts in when it has ended."""
+    stop = folder / "stop"
+    counts: dict = {}
+    arguments = (*addresses(release), str(stop), str(FEWEST_REQUESTS))
+
+    def ask() -> None:
+        done = release.cluster.python(str(HERE / "load.py"), *arguments, timeout_s=1500.0)
+        counts.update(json.loads(done.out))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        time.sleep(5.0)
+        yield counts
+    finally:
+        stop.touch()
+        thread.join()
+
+
+def wait_for_rollout(release: Release) -> None:
+    """Returns once the servers' pods are of the newest kind and ready, and the others gone."""
+    asked = ("rollout", "status", f"deployment/{SERVER}", f"--timeout={START_TIMEOUT_S:.0f}s")
+    release.cluster.kubectl("-n", release.namespace, *asked, timeout_s=START_TIMEOUT_S + 10.0)
+    deadline_s = time.monotonic() + START_TIMEOUT_S
+    while len(server_pods(release)) != 2:
+        assert time.monotonic() < deadline_s, "pods do not end"
+        time.sleep(1.0)
+
+
+def server_pods(release: Release) -> list[str]:
+    """Lists the servers' pods, also those that are about to end."""
+    selector = "serving.kserve.io/inferenceservice=onepiece-recommend-a"
+    return release.kubectl("get", "pods", "-l", selector, "-o", "name").out.split()
+
+
+def test_a_release_on_kserve_answers_from_its_pods(release: Release, record_property: Callable):
+    done = release.helm("test", "--logs")
+
+    # Helm shows the pod's log once for each hook, so twice.
+    lines = [json.loads(line) for line in done.out.splitlines() if line.startswith("{")]
+    record_property("helm_test", lines)
+    assert {line["server"]: line["answers"] for line in lines} == {
+        f"http://{SERVER}:80": 3,
+        f"{SERVER}:9000": 3,
+    }
+
+
+def test_a_change_of_the_model_loses_no_request(
+    release: Release, shop: Path, tmp_path: Path, record_property: Callable
+):
+    before, after = model_versions(shop)
+
+    with load(release, tmp_path) as counts:
+        release.helm("upgrade", "--set-string", "serving.arms.a.release.path=2")
+        time.sleep(2.0)
+        wait_for_rollout(release)
+
+    record_property("counts", counts)
+    for door in ("rest", "grpc"):
+        assert counts[door]["failures"] == []
+        assert counts[door]["asked"] >= FEWEST_REQUESTS
+        assert set(counts[door]["models"]) == {before, after}
+
+
+def test_a_deleted_pod_loses_no_request(
+    release: Release, tmp_path: Path, record_property: Callable
+):
+    with load(release, tmp_path) as counts:
+        release.kubectl("delete", server_pods(release)[0], "--wait=false")
+        time.sleep(2.0)
+        wait_for_rollout(release)
+
+    record_property("counts", counts)
+    for door in ("rest", "grpc"):
+        assert counts[door]["failures"] == []
+        assert counts[door]["asked"] >= FEWEST_REQUESTS
