@@ -171,6 +171,9 @@ class Bed:
         for pid in network.process_ids(self.network):
             stop(found("left behind", pid))
         network.delete(self.network)
+        if network.has_beds():
+            # To remove a folder would take away the mount that another bed has on it.
+            return
         for folder in (_VOLUMES, *pods.SYSTEM_FOLDERS):
             # Only what is empty, so nobody's but the bed's.
             with suppress(OSError):

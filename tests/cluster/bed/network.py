@@ -8,6 +8,7 @@ from pathlib import Path
 
 from onepiece.errors import NotFound, Unavailable
 
+_PREFIX = "onepiece-"
 FAKE_PODS = "10.9.0.0/16"
 """Addresses that kwok gives its pods; all of them are this machine."""
 SERVICES = "10.96.0.0/16"
@@ -20,7 +21,7 @@ NODE = "10.244.0.1"
 
 def namespace_name(folder: Path) -> str:
     """Names the network namespace of the bed in a folder."""
-    return f"onepiece-{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]}"
+    return f"{_PREFIX}{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]}"
 
 
 def reason_it_cannot_run() -> str | None:
@@ -64,6 +65,11 @@ def add_node(name: str) -> None:
         f"route add {SERVICES} dev node0",
     ):
         _ip("-n", name, *command.split())
+
+
+def has_beds() -> bool:
+    """Says whether any bed of this machine is up, of whichever checkout."""
+    return any(Path("/run/netns").glob(f"{_PREFIX}*"))
 
 
 def inside(name: str) -> list[str]:
