@@ -19,7 +19,7 @@ demo: $(READY) ## Runs the main job: real orders in, a measured experiment out (
 	@$(BIN)/onepiece demo --profile $(PROFILE) $(if $(KAFKA),--kafka) $(ARGS)
 
 test: $(READY) ## Runs the whole test suite, two files at a time
-	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore-glob='*/tests/cluster/test_level[1-4]_*' $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore-glob='tests/cluster/test_level[1-4]_*' $(ARGS)
 
 cluster-test: $(READY) ## Runs one level of the cluster tests, builds what it needs (LEVEL=0 to 4, TEST_KUBECONFIG=a cluster of yours)
 	@[ -n "$$TEST_KUBECONFIG" ] || $(BED) build --level $(LEVEL)

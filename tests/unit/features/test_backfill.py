@@ -131,6 +131,9 @@ def test_a_run_that_fails_leaves_nothing_behind(shop, tmp_path):
         def end_offsets(self):
             return [1]
 
+        def partitions_of(self, kinds):
+            return (0,)
+
         def read(self, partition, offset, *, max_records=1):
             raise OSError("the disk is gone")
 
