@@ -175,16 +175,18 @@ class KafkaHistoryConsumer:
             self._is_dirty = True
         self._write()
         with explained(self._settings, "read events"):
+            # Before anything is fetched: what was fetched when this fails would not be read again.
+            self._restore_given()
             batch = self._consumer.poll(_POLL_MS, max_records=self._max_records)
-            given = self._follow_assignment()
+        self._note_assignment()
         num_read = 0
         counts = [0] * len(Folded)
         stride = max(1, sum(map(len, batch.values())) // _MAX_AGES)
         instants_ms = []
         for partition, messages in batch.items():
             state = self._states.get(partition.partition)
-            # What was fetched before the partition was given back is read again, in order.
-            if state is None or partition.partition in given:
+            # What was fetched before the state was restored is read again, in order.
+            if state is None or partition.partition in self._unrestored:
                 continue
             for message in messages:
                 event = self._read(message, state)
@@ -276,23 +278,20 @@ class KafkaHistoryConsumer:
         if self._output.write(self._states):
             self._is_dirty = True
 
-    def _follow_assignment(self) -> set[int]:
-        """Drops the state of what was taken, restores that of what was given.
-
-        Returns:
-            Partitions restored now. Those that could not be are tried again by the next call.
-        """
-        restored: set[int] = set()
+    def _note_assignment(self) -> None:
+        """Drops the state of what was taken; notes what was given, to be restored."""
         for is_given, numbers in self._listener.take():
             if is_given:
                 self._unrestored |= numbers
             else:
                 self._drop(numbers)
+
+    def _restore_given(self) -> None:
+        """Restores what was given; what cannot be read now is tried again by the next call."""
+        self._note_assignment()
         for number in sorted(self._unrestored):
             self._restore(number)
             self._unrestored.discard(number)
-            restored.add(number)
-        return restored
 
     def _drop(self, numbers: Collection[int]) -> None:
         """Forgets what another member has now."""

@@ -9,7 +9,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 
 import pytest
+from kafka.errors import KafkaTimeoutError
 
+from onepiece.errors import EventLogUnavailable
 from onepiece.events.history_fold import HistoryRecipe
 from onepiece.events.history_state import HistoryState, HistoryUpdate
 from onepiece.events.kafka_checkpoints import Checkpoints
@@ -378,6 +380,32 @@ def test_who_goes_on_writes_again_what_the_store_has_lost_meanwhile(shop):
     store.life = "second"
     second = shop.start(store)
     poll_until(lambda: store.content() == folded(events), second)
+
+
+def test_nothing_is_left_out_when_a_state_cannot_be_read_at_first(shop, monkeypatch):
+    events, store, reads = mixed_events(200), Store(), []
+    shop.log.append(events)
+    read = Checkpoints.read
+
+    def fail_at_first(self: Checkpoints, number: int, state: HistoryState) -> int:
+        reads.append(number)
+        if len(reads) in (2, 3, 5):
+            raise KafkaTimeoutError("no answer")
+        return read(self, number, state)
+
+    monkeypatch.setattr(Checkpoints, "read", fail_at_first)
+    consumer = shop.start(store)
+    num_refused = 0
+    deadline_s = time.monotonic() + PATIENCE_S
+    while store.content() != folded(events):
+        assert time.monotonic() < deadline_s, "events were left out"
+        try:
+            consumer.poll()
+        except EventLogUnavailable:
+            num_refused += 1
+
+    assert num_refused == 3
+    assert consumer.partitions == (0, 1, 2, 3)
 
 
 def test_rebuilt_histories_take_the_place_of_all_that_is_served(shop):
