@@ -10,7 +10,9 @@ from onepiece.simulation.run_folder import RunFolder
 
 # A run that starts a child (which starts a grandchild), writes half a result, and says so.
 RUN = """
-import pathlib, sys, time
+import pathlib, signal, sys, time
+# Whoever starts the tests in the background has all their processes ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from onepiece.simulation.run_folder import RunFolder
 with RunFolder(pathlib.Path(sys.argv[1]), "run") as run:
     child = run.start(["sh", "-c", "sleep 300 & echo $!; wait"], log_name="child")
