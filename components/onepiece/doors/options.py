@@ -4,7 +4,8 @@ import argparse
 import asyncio
 import json
 import signal
-from typing import TextIO
+import sys
+from typing import Protocol, TextIO
 
 from onepiece.doors.server import Doors, Drain
 
@@ -59,12 +60,31 @@ def drain_of(args: argparse.Namespace) -> Drain:
     return Drain(delay_s=args.drain_delay_s, longest_s=args.drain_s)
 
 
-def say_ready(doors: Doors, stdout: TextIO, *, is_json: bool) -> None:
+class Addresses(Protocol):
+    """Where both doors of a server are; `Doors` say it, and so does Ray's."""
+
+    @property
+    def http_url(self) -> str:
+        """Of the REST door."""
+        ...
+
+    @property
+    def grpc_target(self) -> str:
+        """Of the gRPC door."""
+        ...
+
+
+def say_ready(doors: Addresses, stdout: TextIO, *, is_json: bool) -> None:
     """Prints the one line by which whoever started the server knows where it is."""
     ready = {"http_url": doors.http_url, "grpc_target": doors.grpc_target}
     text = f"ready: REST {doors.http_url}, gRPC {doors.grpc_target} (stop with Ctrl-C)"
     stdout.write((json.dumps(ready) if is_json else text) + "\n")
     stdout.flush()
+
+
+def end_on_sigterm() -> None:
+    """Has SIGTERM end the process while it starts; the first one of a container ignores it else."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 def stopped_by_signals() -> asyncio.Event:

@@ -4,7 +4,6 @@ import argparse
 import asyncio
 import json
 import os
-import signal
 import sys
 import time
 from collections.abc import Iterable
@@ -124,27 +123,24 @@ def run_collect(args: argparse.Namespace) -> int:
 async def _collect(
     settings: "CollectorSettings", kafka: "KafkaSettings", wanted: "Doors", *, is_json: bool
 ) -> None:
+    from onepiece.doors.options import say_ready, stopped_by_signals
     from onepiece.events.collector import Collector
     from onepiece.events.collector_server import serve_collector
     from onepiece.events.kafka_collector import KafkaSink
 
-    stopped = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-
-    def say_ready(doors: "Doors") -> None:
-        ready = {"http_url": doors.http_url, "grpc_target": doors.grpc_target}
-        text = f"ready: REST {doors.http_url}, gRPC {doors.grpc_target} (stop with Ctrl-C)"
-        sys.stdout.write((json.dumps(ready) if is_json else text) + "\n")
-        sys.stdout.flush()
-
+    stopped = stopped_by_signals()
     collector = Collector(
         KafkaSink.open(kafka, max_event_bytes=settings.max_event_bytes),
         settings,
         now_ms=lambda: time.time_ns() // 1_000_000,
         monotonic_s=time.monotonic,
     )
-    await serve_collector(collector, wanted, stopped=stopped, on_ready=say_ready)
+    await serve_collector(
+        collector,
+        wanted,
+        stopped=stopped,
+        on_ready=lambda doors: say_ready(doors, sys.stdout, is_json=is_json),
+    )
 
 
 def _add_create(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -3,13 +3,12 @@
 import argparse
 import asyncio
 import os
-import signal
 import sys
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onepiece.doors.options import add_door_options
+from onepiece.doors.options import add_door_options, end_on_sigterm
 from onepiece.events.log_options import add_log_options
 
 if TYPE_CHECKING:
@@ -54,8 +53,7 @@ def _run(args: argparse.Namespace) -> int:
     from onepiece.experiment.upstreams import ArmClients, Upstreams
     from onepiece.parsing import read_recipe, read_settings
 
-    # The first process of a container ignores SIGTERM unless it says what to do.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    end_on_sigterm()
     settings = read_settings(os.environ, RouterSettings, prefix=PREFIX)
     plan = read_recipe(args.plan, ExperimentPlan)
     upstreams = (

@@ -1,19 +1,14 @@
 """The verbs of `onepiece serving`."""
 
 import argparse
-import json
 import os
 import signal
 import sys
 import threading
 from contextlib import redirect_stdout
-from typing import TYPE_CHECKING, TextIO
 
 from onepiece.serving import kserve_commands, release_commands, skew_commands
 from onepiece.serving.source_options import add_source_options, paths_of
-
-if TYPE_CHECKING:
-    from onepiece.serving.ray_environment import Addresses
 
 _DESCRIPTION = "Serve Retrieve, PreRank and Recommend over REST and gRPC until stopped."
 
@@ -79,6 +74,7 @@ def _run_ask(args: argparse.Namespace) -> int:
 
 
 def _run_ray(args: argparse.Namespace) -> int:
+    from onepiece.doors.options import say_ready
     from onepiece.events.log_options import kafka_settings
     from onepiece.features.redis_settings import redis_settings
     from onepiece.parsing import read_recipe, read_settings
@@ -119,15 +115,6 @@ def _run_ray(args: argparse.Namespace) -> int:
             drain_delay_s=args.drain_delay_s,
             folder=folder,
             on_cluster=stop_on_signals,
-            on_ready=lambda: _say_ready(addresses, stdout, is_json=args.json),
+            on_ready=lambda: say_ready(addresses, stdout, is_json=args.json),
         )
     return 0
-
-
-def _say_ready(addresses: "Addresses", stdout: TextIO, *, is_json: bool) -> None:
-    http_url, grpc_target = addresses.http_url, addresses.grpc_target
-    if is_json:
-        stdout.write(json.dumps({"http_url": http_url, "grpc_target": grpc_target}) + "\n")
-    else:
-        stdout.write(f"ready: REST {http_url}, gRPC {grpc_target} (stop with Ctrl-C)\n")
-    stdout.flush()

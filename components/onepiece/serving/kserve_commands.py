@@ -3,11 +3,10 @@
 import argparse
 import asyncio
 import os
-import signal
 import sys
 from typing import TYPE_CHECKING
 
-from onepiece.doors.options import add_door_options
+from onepiece.doors.options import add_door_options, end_on_sigterm
 from onepiece.serving.source_options import add_source_options, paths_of
 
 if TYPE_CHECKING:
@@ -40,8 +39,7 @@ def _run(args: argparse.Namespace) -> int:
     from onepiece.serving.paths import check_paths
     from onepiece.serving.settings import PREFIX, ServingSettings
 
-    # The first process of a container ignores SIGTERM unless it says what to do.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    end_on_sigterm()
     settings = read_settings(os.environ, ServingSettings, prefix=PREFIX)
     if not args.name or "/" in args.name or ":" in args.name:
         raise InvalidInput(f"--name is {args.name!r}; give a name without / and :")
