@@ -21,7 +21,16 @@ class HistoryStore(HistoryWriter, Protocol):
         gone_users: Collection[str],
         gone_memories: Collection[tuple[str, str]],
     ) -> None:
-        """Writes histories whatever version is stored; deletes those that are gone."""
+        """Writes users' histories whatever version is stored, and deletes those that are gone.
+
+        For histories that were folded anew: an older version may be the right one. Nobody else
+        may write them meanwhile. Whoever reads finds the old row or the new one, never none.
+
+        Args:
+            updates: What users have now.
+            gone_users: Who has no history any more; what else is stored of them stays.
+            gone_memories: User and category of memories that are no more.
+        """
         ...
 
 

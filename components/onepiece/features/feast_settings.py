@@ -11,6 +11,10 @@ from onepiece.output import whole_file
 
 OFFLINE_FOLDER = "offline"
 """Folder of the views' parquet files inside the store's folder."""
+ONLINE_FILE = "online.db"
+"""SQLite's file of the store's folder."""
+REGISTRY_FILE = "registry.db"
+"""Feast's file of the store's folder, with what is declared."""
 FILE_NAME = "store.json"
 """File of the store's folder that says how the store was made, so that a folder is enough."""
 

@@ -20,6 +20,7 @@ from onepiece.errors import FeatureStoreUnavailable
 from onepiece.events.anchors import QueryUpdate
 from onepiece.events.history import HistoryUpdate
 from onepiece.features.feast_layout import entity_key
+from onepiece.features.feast_settings import ONLINE_FILE
 from onepiece.features.schema import (
     FEATURE_SERVICE,
     MEMORY_VIEW,
@@ -42,8 +43,6 @@ from onepiece.features.view_rows import (
 )
 from onepiece.telemetry import FEATURES_ROWS_STALE, FEATURES_ROWS_WRITTEN
 
-ONLINE_FILE = "online.db"
-"""SQLite's file inside the store's folder."""
 MAX_KEYS_PER_CALL = 8_192
 """Keys of one call to Feast; below SQLite's limit of 32,766 parameters, bounds memory."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

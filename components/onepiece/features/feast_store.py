@@ -27,11 +27,13 @@ from onepiece.features.as_of_answers import iter_answers
 from onepiece.features.declarations import load_declarations
 from onepiece.features.feast_settings import (
     OFFLINE_FOLDER,
+    ONLINE_FILE,
+    REGISTRY_FILE,
     FeatureStoreSettings,
     load_settings,
     save_settings,
 )
-from onepiece.features.feast_sqlite import ONLINE_FILE, FeastSqlite
+from onepiece.features.feast_sqlite import FeastSqlite
 from onepiece.features.redis_settings import RedisSettings
 from onepiece.features.redis_store import RedisStore
 from onepiece.features.schema import FEATURE_SERVICE
@@ -210,7 +212,7 @@ def repo_config(settings: FeatureStoreSettings) -> RepoConfig:
         # 0 keeps the registry for good: declarations change by a new store only.
         registry={
             "registry_type": "file",
-            "path": str(settings.folder.resolve() / "registry.db"),
+            "path": str(settings.folder.resolve() / REGISTRY_FILE),
             "cache_ttl_seconds": 0,
         },
         online_store=online,

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import logging
 import os
 import sys
 import time
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from onepiece.events.kafka_live_group import LiveGroup
     from onepiece.events.kafka_settings import KafkaSettings
     from onepiece.features.store import OnlineStore
-
-log = logging.getLogger(__name__)
 
 
 def add_rebuild_command(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

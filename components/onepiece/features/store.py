@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from onepiece.events.anchors import Anchors, QueryUpdate
-from onepiece.events.history import HistoryUpdate
+from onepiece.events.history_replacement import HistoryStore
 from onepiece.events.interactions import Interactions
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Signals:
     """Whether any feature of the query was found."""
 
 
-class OnlineStore(Protocol):
+class OnlineStore(HistoryStore, Protocol):
     """Reads and writes the latest value of each feature; the serving side.
 
     Rows are ordered by `schema.version_at`, whoever writes them: a row that is not newer than the
@@ -66,29 +66,6 @@ class OnlineStore(Protocol):
     end with the newest state, a consumer that does not know yet that it lost a partition included.
     All calls but those of `MemoryStore` raise `FeatureStoreUnavailable` if the store is away.
     """
-
-    def write_histories(self, updates: Sequence[HistoryUpdate]) -> None:
-        """Writes users' histories in one batch; an older version never wins."""
-        ...
-
-    def replace_histories(
-        self,
-        updates: Sequence[HistoryUpdate],
-        *,
-        gone_users: Collection[str],
-        gone_memories: Collection[tuple[str, str]],
-    ) -> None:
-        """Writes users' histories whatever version is stored, and deletes those that are gone.
-
-        For histories that were folded anew: an older version may be the right one. Nobody else
-        may write them meanwhile. Whoever reads finds the old row or the new one, never none.
-
-        Args:
-            updates: What users have now.
-            gone_users: Who has no history any more; what else is stored of them stays.
-            gone_memories: User and category of memories that are no more.
-        """
-        ...
 
     def write_queries(self, updates: Sequence[QueryUpdate]) -> None:
         """Writes queries' anchors in one batch; an older `available_at_ms` never wins."""

@@ -8,15 +8,18 @@ from typing import Literal
 
 from onepiece.bundle import read_manifest
 from onepiece.errors import NotFound
-from onepiece.features.feast_settings import load_settings, save_settings
+from onepiece.features.feast_settings import (
+    ONLINE_FILE,
+    REGISTRY_FILE,
+    load_settings,
+    save_settings,
+)
 from onepiece.features.redis_settings import RedisSettings
 from onepiece.output import new_folder, write_durably
 from onepiece.serving import paths as parts
 from onepiece.serving.load import answer_once
 from onepiece.serving.paths import ServingPaths
 from onepiece.serving.release import MANIFEST, ReleaseManifest, sha256_of
-
-_ONLINE_FILE, _REGISTRY_FILE = "online.db", "registry.db"
 
 
 def write_release(
@@ -92,8 +95,8 @@ def _copy_store(source: Path, target: Path) -> Literal["sqlite", "redis"]:
     target.mkdir()
     save_settings(settings.model_copy(update={"folder": target, "redis": RedisSettings()}))
     if settings.online == "sqlite":
-        _copy_file(source / _REGISTRY_FILE, target / _REGISTRY_FILE)
-        _copy_database(source / _ONLINE_FILE, target / _ONLINE_FILE)
+        _copy_file(source / REGISTRY_FILE, target / REGISTRY_FILE)
+        _copy_database(source / ONLINE_FILE, target / ONLINE_FILE)
     return settings.online
 
 
