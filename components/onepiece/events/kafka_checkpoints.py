@@ -106,17 +106,16 @@ class Checkpoints:
             KafkaError: The end was not reached.
         """
         partition = TopicPartition(self._changelog, number)
-        timeout_ms = int(self._settings.timeout_s * 1_000)
         num_messages = 0
         with (
             closing(new_reader(self._settings, isolation_level="read_uncommitted")) as dirty,
             closing(new_reader(self._settings)) as reader,
         ):
-            end = dirty.end_offsets([partition], timeout_ms)[partition]
+            end = dirty.end_offsets([partition], self._settings.timeout_ms)[partition]
             reader.assign([partition])
             reader.seek_to_beginning(partition)
             deadline_s = self._monotonic_s() + RESTORE_TIMEOUT_S
-            while reader.position(partition, timeout_ms) < end:
+            while reader.position(partition, self._settings.timeout_ms) < end:
                 for message in reader.poll(_POLL_MS).get(partition, ()):
                     state.restore(message.key, message.value)
                     num_messages += 1

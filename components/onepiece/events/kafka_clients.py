@@ -64,11 +64,10 @@ def connection(settings: KafkaSettings) -> dict[str, Any]:
     Raises:
         InvalidInput: A file of a certificate cannot be used.
     """
-    timeout_ms = int(settings.timeout_s * 1_000)
     options: dict[str, Any] = {
         "bootstrap_servers": settings.bootstrap_servers.split(","),
-        "bootstrap_timeout_ms": timeout_ms,
-        "request_timeout_ms": timeout_ms,
+        "bootstrap_timeout_ms": settings.timeout_ms,
+        "request_timeout_ms": settings.timeout_ms,
         "reconnect_backoff_max_ms": 1_000,
         "security_protocol": settings.security_protocol,
     }
@@ -107,7 +106,6 @@ def new_producer(settings: KafkaSettings, *, transactional_id: str | None) -> An
         transactional_id: Of a producer with transactions, which are made ready; None for one
             without.
     """
-    timeout_ms = int(settings.timeout_s * 1_000)
     options: dict[str, Any] = {}
     if transactional_id is not None:
         options = {
@@ -117,13 +115,13 @@ def new_producer(settings: KafkaSettings, *, transactional_id: str | None) -> An
     producer = KafkaProducer(
         **connection(settings)
         # Delivery must have time for one request and a repetition.
-        | {"request_timeout_ms": timeout_ms // 2 - 10}
+        | {"request_timeout_ms": settings.timeout_ms // 2 - 10}
         | options,
         enable_idempotence=True,
         acks="all",
         max_request_size=MAX_EVENT_BYTES,
-        max_block_ms=timeout_ms,
-        delivery_timeout_ms=timeout_ms,
+        max_block_ms=settings.timeout_ms,
+        delivery_timeout_ms=settings.timeout_ms,
         batch_size=128 << 10,
         linger_ms=5,
     )

@@ -117,11 +117,10 @@ def _assign(settings: KafkaSettings, reader: Any) -> dict[TopicPartition, tuple[
     """Has a reader read all dead letters: partition -> its first and its end offset."""
     topic = settings.topic(DEAD_LETTERS.name)
     partitions = [TopicPartition(topic, number) for number in range(settings.num_partitions)]
-    timeout_ms = int(settings.timeout_s * 1_000)
     reader.partitions_for_topic(topic)
     reader.assign(partitions)
     firsts = reader.beginning_offsets(partitions)
-    ends = reader.end_offsets(partitions, timeout_ms)
+    ends = reader.end_offsets(partitions, settings.timeout_ms)
     reader.seek_to_beginning(*partitions)
     return {partition: (firsts[partition], ends[partition]) for partition in partitions}
 

@@ -145,16 +145,18 @@ class KafkaHistoryConsumer:
             for number in range(self._settings.num_partitions)
         ]
         with explained(self._settings, "ask for the ends of the topics"):
-            ends = self._consumer.end_offsets(every, int(self._settings.timeout_s * 1_000))
+            ends = self._consumer.end_offsets(every, self._settings.timeout_ms)
         return dict(ends)
 
     def has_passed(self, ends: Mapping[TopicPartition, int]) -> bool:
         """Says whether this member has every partition, and has folded each up to its end."""
         if len(self._states) < self._settings.num_partitions:
             return False
-        timeout_ms = int(self._settings.timeout_s * 1_000)
         with explained(self._settings, "ask how far the topics were read"):
-            return all(self._consumer.position(at, timeout_ms) >= end for at, end in ends.items())
+            return all(
+                self._consumer.position(at, self._settings.timeout_ms) >= end
+                for at, end in ends.items()
+            )
 
     @property
     def partitions(self) -> tuple[int, ...]:
@@ -314,7 +316,7 @@ class KafkaHistoryConsumer:
             self._checkpoints,
             state,
             from_ms=self._from_ms,
-            timeout_ms=int(self._settings.timeout_s * 1_000),
+            timeout_ms=self._settings.timeout_ms,
         )
         self._states[number] = state
         self._next_offsets |= restored.next_offsets

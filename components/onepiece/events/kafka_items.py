@@ -4,12 +4,11 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
-from kafka import TopicPartition
-
 from onepiece.errors import EventLogUnavailable, InvalidEvent
 from onepiece.events.item_updates import ItemUpdate, dump_item_update, parse_item_update
-from onepiece.events.kafka_clients import explained, new_producer, new_reader
+from onepiece.events.kafka_clients import explained, new_producer
 from onepiece.events.kafka_settings import KafkaSettings
+from onepiece.events.kafka_topic_reader import TopicReader
 from onepiece.events.topics import ITEMS
 from onepiece.telemetry import ITEM_UPDATES
 
@@ -54,17 +53,14 @@ class ItemTopicReader:
             EventLogUnavailable: No broker answers, or there is no such topic.
         """
         self._settings = settings
-        self._partition = TopicPartition(settings.topic(ITEMS.name), 0)
+        topic = settings.topic(ITEMS.name)
         with explained(settings, "read item updates"):
-            self._consumer: Any = new_reader(settings)
-            if not self._consumer.partitions_for_topic(self._partition.topic):
-                self._consumer.close()
-                raise EventLogUnavailable(
-                    f"there is no topic {self._partition.topic}; make it by `onepiece events "
-                    "topics --apply`"
-                )
-            self._consumer.assign([self._partition])
-            self._consumer.seek_to_beginning(self._partition)
+            reader = TopicReader.open(settings, topic)
+        if reader is None:
+            raise EventLogUnavailable(
+                f"there is no topic {topic}; make it by `onepiece events topics --apply`"
+            )
+        self._reader = reader
 
     def read_to_end(self) -> list[ItemUpdate]:
         """Reads what there is now, in order; what is no update is counted and left out.
@@ -72,24 +68,21 @@ class ItemTopicReader:
         Raises:
             EventLogUnavailable: The brokers do not answer.
         """
-        updates: list[ItemUpdate] = []
         with explained(self._settings, "read item updates"):
-            timeout_ms = int(self._settings.timeout_s * 1_000)
-            end = self._consumer.end_offsets([self._partition], timeout_ms)[self._partition]
-            while self._consumer.position(self._partition, timeout_ms) < end:
-                updates += self.poll(100)
-        return updates
+            return _updates(self._reader.read_to_end())
 
     def poll(self, timeout_ms: int) -> list[ItemUpdate]:
         """Waits for news at most so long; what is no update is counted and left out."""
         with explained(self._settings, "read item updates"):
-            batch = self._consumer.poll(timeout_ms, max_records=10_000)
-        messages = batch.get(self._partition, ())
-        return [update for message in messages if (update := _read(message)) is not None]
+            return _updates(self._reader.poll(timeout_ms))
 
     def close(self) -> None:
         """Closes the connection."""
-        self._consumer.close()
+        self._reader.close()
+
+
+def _updates(messages: Iterable[Any]) -> list[ItemUpdate]:
+    return [update for message in messages if (update := _read(message)) is not None]
 
 
 def _read(message: Any) -> ItemUpdate | None:

@@ -4,20 +4,15 @@ Only `onepiece features rebuild` writes it; where there is none, it is `HISTORY_
 """
 
 import json
-from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import Any
-
-from kafka import TopicPartition
-from kafka.errors import KafkaError
 
 from onepiece.errors import NotFound
-from onepiece.events.kafka_clients import explained, new_admin, new_producer, new_reader
+from onepiece.events.kafka_clients import explained, new_admin, new_producer
 from onepiece.events.kafka_settings import KafkaSettings
+from onepiece.events.kafka_topic_reader import TopicReader
 from onepiece.events.topics import HISTORY_GROUP, LIVE_GROUP
 
 _KEY = b"live"
-_POLL_MS = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +31,8 @@ class LiveGroupTopic:
     def __init__(self, settings: KafkaSettings) -> None:
         """Takes where the brokers are; connects when first used."""
         self._settings = settings
-        self._partition = TopicPartition(settings.topic(LIVE_GROUP.name), 0)
-        self._reader: Any = None
+        self._topic = settings.topic(LIVE_GROUP.name)
+        self._reader: TopicReader | None = None
         self._live = LiveGroup()
 
     def read(self) -> LiveGroup:
@@ -47,13 +42,12 @@ class LiveGroupTopic:
             EventLogUnavailable: The brokers do not answer.
         """
         with explained(self._settings, "ask which histories are live"):
-            if self._reader is None and not self._open():
-                return self._live
-            timeout_ms = int(self._settings.timeout_s * 1_000)
-            end = self._reader.end_offsets([self._partition], timeout_ms)[self._partition]
-            while self._reader.position(self._partition, timeout_ms) < end:
-                for message in self._reader.poll(_POLL_MS).get(self._partition, ()):
-                    self._live = LiveGroup(**json.loads(message.value))
+            if self._reader is None:
+                self._reader = TopicReader.open(self._settings, self._topic)
+            # Nobody has made the topic, as on a cluster of an older release.
+            messages = () if self._reader is None else self._reader.read_to_end()
+            for message in messages:
+                self._live = LiveGroup(**json.loads(message.value))
         return self._live
 
     def switch(self, live: LiveGroup) -> None:
@@ -67,14 +61,13 @@ class LiveGroupTopic:
             self.read()
         if self._reader is None:
             raise NotFound(
-                f"there is no topic {self._partition.topic}; make it by `onepiece events topics "
-                "--apply`"
+                f"there is no topic {self._topic}; make it by `onepiece events topics --apply`"
             )
         with explained(self._settings, "make histories live"):
             producer = new_producer(self._settings, transactional_id=None)
             try:
                 value = json.dumps(asdict(live)).encode()
-                sent = producer.send(self._partition.topic, key=_KEY, value=value, partition=0)
+                sent = producer.send(self._topic, key=_KEY, value=value, partition=0)
                 sent.get(self._settings.timeout_s)
             finally:
                 producer.close(timeout=self._settings.timeout_s)
@@ -92,16 +85,4 @@ class LiveGroupTopic:
     def close(self) -> None:
         """Closes the connection."""
         if self._reader is not None:
-            with suppress(KafkaError):
-                self._reader.close()
-
-    def _open(self) -> bool:
-        """Connects; False where nobody has made the topic, as on a cluster of an older release."""
-        reader = new_reader(self._settings)
-        if not reader.partitions_for_topic(self._partition.topic):
-            reader.close()
-            return False
-        reader.assign([self._partition])
-        reader.seek_to_beginning(self._partition)
-        self._reader = reader
-        return True
+            self._reader.close()

@@ -163,7 +163,7 @@ class KafkaEventLog:
             # Else a topic that this consumer never read is not in its metadata.
             for topic in {partition.topic for partition in self._partitions}:
                 consumer.partitions_for_topic(topic)
-            ends = consumer.end_offsets(self._partitions, self._timeout_ms)
+            ends = consumer.end_offsets(self._partitions, self._settings.timeout_ms)
         return [ends[partition] for partition in self._partitions]
 
     def commit(self, group: str, offsets: Mapping[int, int]) -> None:
@@ -228,17 +228,17 @@ class KafkaEventLog:
     def _fetch(self, partition: TopicPartition, offset: int, max_records: int) -> list[Any]:
         """Fetches messages until there are `max_records` or the partition ends."""
         consumer = self._ready_consumer(partition)
-        end = consumer.end_offsets([partition], self._timeout_ms)[partition]
+        end = consumer.end_offsets([partition], self._settings.timeout_ms)[partition]
         if offset >= end:
             return []
         start, reached = self._without_events.get(partition, (offset, offset))
         position = reached if start == offset else offset
-        if consumer.position(partition, self._timeout_ms) != position:
+        if consumer.position(partition, self._settings.timeout_ms) != position:
             consumer.seek(partition, position)
         messages: list[Any] = []
-        for _ in range(self._timeout_ms // _POLL_MS):
+        for _ in range(self._settings.timeout_ms // _POLL_MS):
             # Markers give no message but move the position.
-            position = consumer.position(partition, self._timeout_ms)
+            position = consumer.position(partition, self._settings.timeout_ms)
             if len(messages) >= max_records or position >= end:
                 break
             found = consumer.poll(_POLL_MS, max_records=max_records - len(messages))
@@ -305,10 +305,6 @@ class KafkaEventLog:
         producer, self._producer = self._producer, None
         if producer is not None:
             drop_producer(producer)
-
-    @property
-    def _timeout_ms(self) -> int:
-        return int(self._settings.timeout_s * 1_000)
 
     def _check_open(self) -> None:
         if self._is_closed:

@@ -97,6 +97,11 @@ class KafkaSettings(BaseModel):
         """Whether the connection is TLS."""
         return self.security_protocol.endswith("SSL")
 
+    @property
+    def timeout_ms(self) -> int:
+        """`timeout_s` as the client library takes it."""
+        return int(self.timeout_s * 1_000)
+
     def topic(self, name: str) -> str:
         """Names a topic of `topics.py` on this cluster."""
         return f"{self.prefix}-{name}"
