@@ -21,6 +21,7 @@ from kafka.errors import (
 from kafka.partitioner.default import murmur2
 
 from onepiece.errors import EventLogUnavailable, InvalidInput, OutputExists, PayloadTooLarge
+from onepiece.events.kafka_members import keep_joins
 from onepiece.events.kafka_settings import PREFIX, KafkaSettings
 from onepiece.events.schema import Event
 from onepiece.events.topics import MAX_EVENT_BYTES, TOPIC_OF_KIND
@@ -222,6 +223,7 @@ def new_group_reader(
         heartbeat_interval_ms=session_ms // 5,
         max_poll_interval_ms=_MAX_POLL_INTERVAL_MS,
     )
+    keep_joins(consumer)
     # Else the first join can come before the topics are known, and nothing is assigned.
     for topic in topics:
         consumer.partitions_for_topic(topic)

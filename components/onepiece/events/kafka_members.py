@@ -1,7 +1,7 @@
 """Members of a group that all have the same partition of every topic, and what they are told."""
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
 from kafka import ConsumerRebalanceListener, TopicPartition
@@ -70,3 +70,43 @@ class AssignmentNotes(ConsumerRebalanceListener):  # type: ignore[misc]
         if numbers:
             with self._lock:
                 self._changes.append((is_given, numbers))
+
+
+def keep_joins(consumer: Any) -> None:
+    """Lets a consumer's poll take in a join that ended after the poll before.
+
+    kafka-python 3.0.12 goes on waiting for a join that outlasts a poll, but throws it away and
+    joins anew if it ends before the next one. That makes every other member join anew, whose
+    joins then end between polls too: a group whose members are busy need never come to rest.
+
+    Args:
+        consumer: A `KafkaConsumer` of a group.
+    """
+    coordinator = consumer._coordinator
+    join_group = coordinator.join_group_async
+
+    async def join_group_async(timeout_ms: float | None = None) -> bool:
+        join = coordinator._join_task
+        if join is not None and join.is_done:
+            coordinator._join_task = _EndedJoin(join)
+        return bool(await join_group(timeout_ms=timeout_ms))
+
+    coordinator.join_group_async = join_group_async
+
+
+class _EndedJoin:
+    """A join that ended, whose outcome is still to be taken in: what is done is made again."""
+
+    is_done = False
+
+    def __init__(self, future: Any) -> None:
+        self._future = future
+
+    def add_callback(self, function: Callable[[Any], None]) -> None:
+        self._future.add_callback(function)
+
+    def add_errback(self, function: Callable[[Any], None]) -> None:
+        self._future.add_errback(function)
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return (yield from self._future.__await__())

@@ -192,6 +192,16 @@ def poll_until(
             consumer.poll()
 
 
+def generations_after(elapsed_s: float, members: Sequence[KafkaHistoryConsumer]) -> list[int]:
+    """Polls in turn, with pauses; tells which generation of the group each member then is of."""
+    deadline_s = time.monotonic() + elapsed_s
+    while time.monotonic() < deadline_s:
+        for member in members:
+            member.poll()
+            time.sleep(0.1)
+    return [int(member._consumer.group_metadata().generation_id) for member in members]
+
+
 def event_fields(number: int, user: str, *, at: int | None = None) -> dict[str, object]:
     at_ms = NOW_MS + (number if at is None else at)
     return {"event_id": f"e{number}", "user_id": user, "at_ms": at_ms, "received_at_ms": at_ms}
@@ -269,6 +279,19 @@ def test_a_consumer_that_crashes_between_write_and_checkpoint_goes_on_exactly(sh
         if key[0] in {e.user_id for e in more}
     }
     poll_until(lambda: {k: v for k, v in fresh.content().items() if k in wanted} == wanted, second)
+
+
+def test_a_group_comes_to_rest_though_joins_end_between_the_polls(shop):
+    """The library alone joins anew instead, for ever: each member throws the other's join away."""
+    leader = shop.start(Store())
+    poll_until(lambda: len(leader.partitions) == 4, leader)
+    members = [leader, shop.start(Store())]
+
+    settled, later = [generations_after(4.0, members) for _ in range(2)]
+
+    assert {len(member.partitions) for member in members} == {2}
+    assert settled == later
+    assert len(set(later)) == 1
 
 
 def test_what_is_no_event_goes_to_the_dead_letters_and_the_rest_is_folded(shop):
