@@ -3,7 +3,6 @@
 import argparse
 import json
 import logging
-import signal
 import sys
 import threading
 import time
@@ -11,6 +10,8 @@ from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from onepiece.stopping import set_on_signals
 
 if TYPE_CHECKING:
     from onepiece.experiment.rollout import RolloutPlan, RolloutState, Verdict
@@ -73,8 +74,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.status:
         return _say_status(plan, target, args)
     stop = threading.Event()
-    for signal_number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signal_number, lambda *_: stop.set())
+    set_on_signals(stop)
     with ExitStack() as opened:
         judge = _judge(plan, args, opened)
         if args.metrics_port:

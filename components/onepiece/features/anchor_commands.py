@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import signal
 import sys
 import threading
 import time
@@ -11,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 from onepiece.events.log_options import add_log_options, opened_log
+from onepiece.stopping import set_on_signals
 
 
 def add_anchor_command(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -78,8 +78,7 @@ def _run(args: argparse.Namespace) -> int:
         )
     recipe = read_recipe(args.recipe, FeaturesRecipe) if args.recipe else FeaturesRecipe()
     stop = threading.Event()
-    for signal_number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signal_number, lambda *_: stop.set())
+    set_on_signals(stop)
     if args.metrics_port:
         start_http_server(args.metrics_port)
     with (

@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import signal
 import sys
 import threading
 import time
@@ -24,6 +23,7 @@ from onepiece.features.forget_commands import add_forget_command
 from onepiece.features.item_table_commands import add_item_tables_command
 from onepiece.features.materialize_commands import add_materialize_command
 from onepiece.features.rebuild_commands import add_rebuild_command
+from onepiece.stopping import set_on_signals
 
 if TYPE_CHECKING:
     from onepiece.events.catalogue import Catalogue
@@ -133,8 +133,7 @@ def run_consume(args: argparse.Namespace) -> int:
     from onepiece.features.redis_settings import redis_settings
 
     stop = threading.Event()
-    for signal_number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signal_number, lambda *_: stop.set())
+    set_on_signals(stop)
     if args.metrics_port:
         start_http_server(args.metrics_port)
     with (

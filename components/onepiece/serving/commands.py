@@ -2,13 +2,13 @@
 
 import argparse
 import os
-import signal
 import sys
 import threading
 from contextlib import redirect_stdout
 
 from onepiece.serving import kserve_commands, release_commands, skew_commands
 from onepiece.serving.source_options import add_source_options, paths_of
+from onepiece.stopping import set_on_signals
 
 _DESCRIPTION = "Serve Retrieve, PreRank and Recommend over REST and gRPC until stopped."
 
@@ -96,12 +96,7 @@ def _run_ray(args: argparse.Namespace) -> int:
     addresses = Addresses(args.host, args.http_port, args.grpc_port, args.replicas)
     check_ports(addresses)
     stopped, stdout = threading.Event(), sys.stdout
-
-    def stop_on_signals() -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: stopped.set())
-
-    stop_on_signals()
+    set_on_signals(stopped)
     # Ray prints what its processes complain of; stdout is for the ready line alone.
     with guarded_folder() as folder, redirect_stdout(sys.stderr):
         os.environ.update(ray_environment(folder))
@@ -114,7 +109,7 @@ def _run_ray(args: argparse.Namespace) -> int:
             settings=settings,
             drain_delay_s=args.drain_delay_s,
             folder=folder,
-            on_cluster=stop_on_signals,
+            on_cluster=lambda: set_on_signals(stopped),
             on_ready=lambda: say_ready(addresses, stdout, is_json=args.json),
         )
     return 0

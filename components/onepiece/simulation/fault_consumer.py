@@ -24,6 +24,7 @@ from onepiece.events.kafka_history import KafkaHistoryConsumer
 from onepiece.events.kafka_settings import KafkaSettings
 from onepiece.features.consume import consume
 from onepiece.features.open_store import open_online_store
+from onepiece.stopping import set_on_signals
 from onepiece.telemetry import configure_logging
 
 POINTS = ("fold", "write", "commit", "committed", "rebalance")
@@ -120,7 +121,7 @@ def main() -> int:
     args = parser.parse_args()
     configure_logging(level="WARNING", is_json=False)
     stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    set_on_signals(stop)
     note = DeathNote(args.note)
     store = open_online_store(args.store)
     settings = KafkaSettings.model_validate_json(args.kafka)
