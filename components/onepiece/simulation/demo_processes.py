@@ -65,7 +65,7 @@ class Processes:
         """Waits, and makes sure that what the run waits for is still there.
 
         Raises:
-            ChildFailed: A process that the run needs has ended; shows the end of its log.
+            ChildFailed: A process that the run needs has ended; names its log.
         """
         for name, child in self._needed.items():
             if child.poll() is not None:
@@ -95,7 +95,7 @@ class Processes:
                 "storage": self._run.path / "training",
             },
         )
-        log_path = self._log_of(name)
+        log_path = self._run.log_path(name)
         while child.poll() is None:
             _show_steps(log_path, bar)
             time.sleep(POLL_S)
@@ -142,13 +142,11 @@ class Processes:
             [*command, *arguments], log_name=name, environment={**os.environ, **(environment or {})}
         )
 
-    def _log_of(self, name: str) -> Path:
-        return self._run.path / "logs" / f"{name}.log"
-
     def _failed(self, name: str, child: "subprocess.Popen[str]") -> ChildFailed:
-        lines = self._log_of(name).read_text(errors="replace").splitlines()[-NUM_LAST_LINES:]
+        kept = self._run.keep_log(name)
+        lines = kept.read_text(errors="replace").splitlines()[-NUM_LAST_LINES:]
         return ChildFailed(
-            f"{name} ended with exit code {child.returncode}; the end of its log:\n"
+            f"{name} ended with exit code {child.returncode}; its log is {kept} and ends:\n"
             + "\n".join(lines)
         )
 

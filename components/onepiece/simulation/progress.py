@@ -64,5 +64,6 @@ class _TqdmBar:
         self._bar.update(done - self._bar.n)
 
     def grow(self, total: float) -> None:
-        self._bar.total = total
-        self._bar.refresh()
+        if total != self._bar.total:
+            self._bar.total = total
+            self._bar.refresh()

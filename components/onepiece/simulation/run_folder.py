@@ -59,7 +59,7 @@ class RunFolder:
         environment: Mapping[str, str] | None = None,
     ) -> subprocess.Popen[str]:
         """Starts a child in a process group of its own; stdout is piped, stderr goes to a log."""
-        log_path = self.path / "logs" / f"{log_name}.log"
+        log_path = self.log_path(log_name)
         log_path.parent.mkdir(exist_ok=True)
         with log_path.open("a") as log_file:
             child = subprocess.Popen(  # noqa: S603 - our own command lines, no shell
@@ -74,6 +74,16 @@ class RunFolder:
         self._children.append(child)
         self._tell_guard(f"start {child.pid}")
         return child
+
+    def log_path(self, log_name: str) -> Path:
+        """Says where a child's log is while the run goes on."""
+        return self.path / "logs" / f"{log_name}.log"
+
+    def keep_log(self, log_name: str) -> Path:
+        """Copies the log of a child that failed beside the folder, which will be removed."""
+        kept = self.final.with_name(f"{self.final.name}.{log_name}.log")
+        shutil.copyfile(self.log_path(log_name), kept)
+        return kept
 
     def adopt(self, process: "subprocess.Popen[bytes] | None") -> None:
         """Has the guard end a process, the leader of its group, that others start and stop."""

@@ -2,11 +2,15 @@ import os
 import signal
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
 
 import pytest
 
-from onepiece.simulation.run_folder import RunFolder
+from onepiece.serving.ray_environment import Addresses
+from onepiece.simulation.demo_processes import Processes
+from onepiece.simulation.progress import Progress
+from onepiece.simulation.run_folder import ChildFailed, RunFolder
 
 # A run that starts a child (which starts a grandchild), writes half a result, and says so.
 RUN = """
@@ -48,6 +52,28 @@ def test_a_run_that_raises_leaves_no_folder_and_no_process(tmp_path: Path) -> No
 
     assert list(tmp_path.iterdir()) == []
     assert child.poll() is not None
+
+
+def train(recipe: Path, parent: Path) -> None:
+    """Has a run train a bundle."""
+    root = Path(__file__).resolve().parents[3]
+    with (
+        RunFolder(parent, "run") as run,
+        Progress(1, stream=StringIO()).step("training", unit="steps") as bar,
+    ):
+        processes = Processes(run, root=root, addresses=Addresses())
+        processes.train(recipe, parent, parent / "bundle", bar)
+
+
+def test_the_log_of_a_child_that_failed_outlives_the_run(tmp_path: Path) -> None:
+    missing = tmp_path / "missing.yaml"
+
+    with pytest.raises(ChildFailed, match="training_bundle ended with exit code"):
+        train(missing, tmp_path)
+
+    (kept,) = tmp_path.iterdir()
+    assert kept.name == "run-001.training_bundle.log"
+    assert str(missing) in kept.read_text()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
