@@ -36,7 +36,7 @@ from onepiece.serving.schemas import RecommendRequest
 from onepiece.serving.skew_report import SkewReport
 from onepiece.simulation.cell_platform import Cell
 from onepiece.simulation.cells import CellResult, CellSetting, replay_cells
-from onepiece.simulation.demo_processes import RANKING_BUNDLE, Processes
+from onepiece.simulation.demo_processes import ANSWER_TIMEOUT_S, RANKING_BUNDLE, Processes
 from onepiece.simulation.demo_recipe import DemoRecipe
 from onepiece.simulation.demo_report import num_equal, write_demo_report
 from onepiece.simulation.demo_shop import DemoShop, read_shop
@@ -306,8 +306,8 @@ class Demo:
 
         total = num_intents(shop.live_visits)
         with (
-            HttpClient(self._addresses.http_url) as rest,
-            GrpcClient(self._addresses.grpc_target) as grpc,
+            HttpClient(self._addresses.http_url, timeout_s=ANSWER_TIMEOUT_S) as rest,
+            GrpcClient(self._addresses.grpc_target, timeout_s=ANSWER_TIMEOUT_S) as grpc,
             Router(
                 self._plan, TwoDoorClient(rest, grpc), log, num_threads=NUM_CLIENT_THREADS
             ) as router,

@@ -23,10 +23,12 @@ RANKING_BUNDLE = "ranking_bundle"
 """Folder of the second model in a run's folder, if the recipe has two."""
 NUM_LAST_LINES = 15
 """Lines of a failed child's log that are shown."""
+ANSWER_TIMEOUT_S = 120.0
+"""Longest wait for a page: a replay must not depend on the machine's speed."""
 PATIENT = {
-    # A replay must not depend on the machine's speed: wait, instead of answering by a fallback.
+    # Wait, instead of answering by a fallback.
     "ONEPIECE_SERVING_SIGNALS_TIMEOUT_S": "60",
-    "ONEPIECE_SERVING_DEADLINE_S": "120",
+    "ONEPIECE_SERVING_DEADLINE_S": str(ANSWER_TIMEOUT_S),
     "ONEPIECE_SERVING_IS_AS_OF_REQUIRED": "true",
 }
 
