@@ -25,7 +25,7 @@ KINDS = (
 
 
 def find_client(name: str) -> str:
-    """Finds helm or kubectl: on the path, or where the test bed keeps them."""
+    """Finds helm, kubectl or promtool: on the path, or where the test bed keeps the first two."""
     if name == "helm" and (found := shutil.which(name)):
         return found
     chosen = os.environ.get("ONEPIECE_CLUSTER_CACHE")
