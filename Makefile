@@ -67,10 +67,13 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $(READY)
 
-lock: $(READY) ## Resolves the versions anew into requirements.lock
+lock: $(READY) ## Resolves the versions anew into requirements.lock and components/sbom.lock
 	$(BIN)/uv pip compile --quiet --all-extras --override overrides.txt --generate-hashes \
 	  --universal --python-version 3.11 --no-emit-index-url --no-annotate \
 	  --custom-compile-command "make lock" pyproject.toml --output-file requirements.lock
+	$(BIN)/uv pip compile --quiet --group sbom --generate-hashes \
+	  --universal --python-version 3.11 --no-emit-index-url --no-annotate \
+	  --custom-compile-command "make lock" --output-file components/sbom.lock
 
 clean: ## Removes the virtual environment and build products, never results
 	rm -rf $(VENV) build components/*.egg-info

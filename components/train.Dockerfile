@@ -7,6 +7,9 @@ RUN python -m pip install --no-cache-dir uv==0.13.9
 WORKDIR /src
 ENV UV_LINK_MODE=copy UV_PYTHON=/opt/onepiece/bin/python
 RUN uv venv --python python3.11 /opt/onepiece
+COPY components/sbom.lock ./
+RUN uv venv --python python3.11 /opt/sbom \
+ && uv pip sync --no-cache --python /opt/sbom/bin/python --require-hashes sbom.lock
 COPY pyproject.toml requirements.lock overrides.txt ./
 # The locked versions of this image's extra alone, then the code: a change of code reuses the layer.
 RUN uv pip compile --quiet --extra train --constraint requirements.lock --override overrides.txt \
@@ -15,7 +18,11 @@ RUN uv pip compile --quiet --extra train --constraint requirements.lock --overri
  && uv pip install --no-cache setuptools==$(sed -n 's/^setuptools==\([^ ]*\).*/\1/p' requirements.lock)
 COPY README.md LICENSE ./
 COPY components/onepiece components/onepiece
-RUN uv pip install --no-cache --no-deps --no-build-isolation .
+# The SBOM is of all that is installed.
+RUN uv pip install --no-cache --no-deps --no-build-isolation . \
+ && mkdir -p /opt/onepiece/share \
+ && /opt/sbom/bin/cyclonedx-py environment --output-reproducible --pyproject pyproject.toml \
+      --output-file /opt/onepiece/share/sbom.cdx.json /opt/onepiece/bin/python
 
 FROM ${PYTHON_IMAGE}
 RUN useradd --uid 65532 --no-create-home --home-dir /tmp onepiece
