@@ -23,7 +23,7 @@ test: $(READY) ## Runs the whole test suite, two files at a time
 
 cluster-test: $(READY) ## Runs one level of the cluster tests, builds what it needs (LEVEL=0 to 4, TEST_KUBECONFIG=a cluster of yours)
 	@[ -n "$$TEST_KUBECONFIG" ] || $(BED) build --level $(LEVEL)
-	$(BIN)/python -m pytest tests/cluster/test_level$(LEVEL)_*.py $(ARGS)
+	$(BIN)/python -m pytest tests/cluster/test_level$(LEVEL)_*.py --junitxml build/cluster-level$(LEVEL).xml $(ARGS)
 
 cluster-build: $(READY) ## Compiles what a level needs, unless it is in the cache: 12 minutes for level 2 (LEVEL=n)
 	@$(BED) build --level $(LEVEL)
