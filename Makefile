@@ -23,7 +23,7 @@ test: $(READY) ## Runs the whole test suite, two files at a time
 
 cluster-test: $(READY) ## Runs one level of the cluster tests, builds what it needs (LEVEL=0 to 4, TEST_KUBECONFIG=a cluster of yours)
 	@[ -n "$$TEST_KUBECONFIG" ] || $(BED) build --level $(LEVEL)
-	$(BIN)/python -m pytest tests/cluster/test_level$(LEVEL)_*.py $(ARGS)
+	$(BIN)/python -m pytest tests/cluster/test_level$(LEVEL)_*.py --junitxml build/cluster-level$(LEVEL).xml $(ARGS)
 
 cluster-build: $(READY) ## Compiles what a level needs, unless it is in the cache: 12 minutes for level 2 (LEVEL=n)
 	@$(BED) build --level $(LEVEL)
@@ -67,10 +67,13 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $(READY)
 
-lock: $(READY) ## Resolves the versions anew into requirements.lock
+lock: $(READY) ## Resolves the versions anew into requirements.lock and components/sbom.lock
 	$(BIN)/uv pip compile --quiet --all-extras --override overrides.txt --generate-hashes \
 	  --universal --python-version 3.11 --no-emit-index-url --no-annotate \
 	  --custom-compile-command "make lock" pyproject.toml --output-file requirements.lock
+	$(BIN)/uv pip compile --quiet --group sbom --generate-hashes \
+	  --universal --python-version 3.11 --no-emit-index-url --no-annotate \
+	  --custom-compile-command "make lock" --output-file components/sbom.lock
 
 clean: ## Removes the virtual environment and build products, never results
 	rm -rf $(VENV) build components/*.egg-info

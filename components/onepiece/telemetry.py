@@ -66,6 +66,8 @@ EVENTS_UNREADABLE = Counter(
     "which keeps them in the dead letters.",
     ["reader"],
 )
+# Shown as 0 from the start: Prometheus sees no increase in a series that appears with its first.
+EVENTS_UNREADABLE.labels("history")
 EVENTS_COLLECTED = Counter(
     "onepiece_events_collected_total",
     "Events that came to the collector, by what it told their sender.",

@@ -25,7 +25,7 @@ KINDS = (
 
 
 def find_client(name: str) -> str:
-    """Finds helm or kubectl: on the path, or where the test bed keeps them."""
+    """Finds helm, kubectl or promtool: on the path, or where the test bed keeps the first two."""
     if name == "helm" and (found := shutil.which(name)):
         return found
     chosen = os.environ.get("ONEPIECE_CLUSTER_CACHE")
@@ -65,28 +65,37 @@ def rendered(*values: Path, more: tuple[str, ...] = ()) -> list[dict[str, Any]]:
     return [document for document in yaml.safe_load_all(done.stdout) if document]
 
 
-def pod_specs(objects: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Finds every pod that the objects lead to: kind/name -> its spec."""
+def pods(objects: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, str], dict[str, Any]]]:
+    """Finds every pod that the objects lead to: kind/name, its labels, its spec."""
     for one in objects:
         name = f"{one['kind']}/{one['metadata']['name']}"
         spec = one.get("spec", {})
         match one["kind"]:
-            case "Pod":
-                yield name, spec
+            # KServe hands the service's labels on to its pods.
+            case "Pod" | "InferenceService":
+                yield name, one["metadata"].get("labels", {}), spec.get("predictor", spec)
             case "Deployment" | "StatefulSet" | "Job":
-                yield name, spec["template"]["spec"]
+                yield name, *_template(spec["template"])
             case "CronJob":
-                yield name, spec["jobTemplate"]["spec"]["template"]["spec"]
-            case "InferenceService":
-                yield name, spec["predictor"]
+                yield name, *_template(spec["jobTemplate"]["spec"]["template"])
             case "RayService" | "RayJob":
                 key = "rayClusterConfig" if one["kind"] == "RayService" else "rayClusterSpec"
                 cluster = spec[key]
-                yield f"{name} head", cluster["headGroupSpec"]["template"]["spec"]
+                yield f"{name} head", *_template(cluster["headGroupSpec"]["template"])
                 for group in cluster.get("workerGroupSpecs", []):
-                    yield f"{name} {group['groupName']}", group["template"]["spec"]
+                    yield f"{name} {group['groupName']}", *_template(group["template"])
                 if "submitterPodTemplate" in spec:
-                    yield f"{name} submitter", spec["submitterPodTemplate"]["spec"]
+                    yield f"{name} submitter", *_template(spec["submitterPodTemplate"])
+
+
+def _template(template: dict[str, Any]) -> tuple[dict[str, str], dict[str, Any]]:
+    return template.get("metadata", {}).get("labels", {}), template["spec"]
+
+
+def pod_specs(objects: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Finds every pod that the objects lead to: kind/name -> its spec."""
+    for name, _, spec in pods(objects):
+        yield name, spec
 
 
 def containers(spec: dict[str, Any]) -> list[dict[str, Any]]:

@@ -46,6 +46,19 @@ def test_alerts_and_dashboard_ask_for_metrics_that_exist():
     assert named <= _metrics()
 
 
+def test_metrics_that_the_docs_name_exist():
+    pages = [*(rendering.ROOT / "docs").glob("*.md"), rendering.CHART / "README.md"]
+    stages = "events|features|serving|experiment|training"
+    named = {
+        (page.name, name)
+        for page in pages
+        for name in re.findall(rf"\bonepiece_(?:{stages})_\w+", page.read_text())
+    }
+
+    assert len(named) > 10
+    assert {(page, name) for page, name in named if name not in _metrics()} == set()
+
+
 def test_alerts_ask_for_statuses_that_errors_have():
     statuses = {
         kind.grpc_status

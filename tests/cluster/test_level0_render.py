@@ -123,6 +123,17 @@ def test_pods_are_as_restricted_as_they_can_be(values: Path):
 
 
 @by_file
+def test_what_runs_for_long_cannot_fill_the_disk_of_its_node(values: Path):
+    """Servers and jobs may: releases and sorted logs are as large as the shop (0034)."""
+    long_lived = [
+        one for one in rendering.rendered(values) if one["kind"] in ("Deployment", "StatefulSet")
+    ]
+    for name, spec in rendering.pod_specs(long_lived):
+        for volume in spec["volumes"]:
+            assert "emptyDir" not in volume or volume["emptyDir"]["sizeLimit"], name
+
+
+@by_file
 def test_what_answers_others_leaves_in_order(values: Path):
     for name, spec in rendering.pod_specs(rendering.rendered(values)):
         for container in spec["containers"]:

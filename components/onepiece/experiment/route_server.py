@@ -9,14 +9,16 @@ import asyncio
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
 
 from onepiece.doors.server import Doors, Drain, serve_doors
-from onepiece.errors import OnePieceError, Overloaded, Unavailable
+from onepiece.errors import DeadlineExceeded, OnePieceError, Overloaded, Unavailable
 from onepiece.experiment.grouped_log import GroupedLog
 from onepiece.experiment.router import Router
 from onepiece.experiment.router_settings import RouterSettings
 from onepiece.experiment.upstreams import ArmClients
-from onepiece.serving.grpc_app import new_grpc_server
+from onepiece.serving.grpc_app import ReadAndAnswer, new_grpc_server
 from onepiece.serving.http_app import create_methods_app
 from onepiece.serving.schemas import Answer, AnyRequest, PreRankRequest, RecommendRequest
 from onepiece.telemetry import ROUTER_ERRORS, ROUTER_LATENCY_S
@@ -62,27 +64,38 @@ class RouteService:
         """Says that it is not ready any more; requests are answered as before."""
         self._is_ready = False
 
-    async def answer(self, method: str, read_request: Callable[[], AnyRequest]) -> Answer:
+    async def answer(
+        self, method: str, read_request: Callable[[], AnyRequest], *, left_s: float | None = None
+    ) -> Answer:
         """Reads and answers one request.
+
+        Args:
+            method: For the metrics.
+            read_request: Parses what came through the door.
+            left_s: How long the caller still waits; None: it did not say.
 
         Raises:
             InvalidRequest: The request is wrong.
             Overloaded: Too many requests are under way.
             Unavailable: The arm's servers or the log do not answer.
-            DeadlineExceeded: The arm's servers did not in time.
+            DeadlineExceeded: The arm's servers did not in time, or its turn did not come.
         """
         with ROUTER_LATENCY_S.labels(method).time():
             try:
-                return await self._answer(read_request())
+                return await self._answer(read_request(), left_s)
             except OnePieceError as error:
                 ROUTER_ERRORS.labels(method, error.grpc_status).inc()
                 raise
+
+    def answer_of(self, call: Any) -> ReadAndAnswer:
+        """Says what answers a gRPC call: its deadline, if it has one, is the servers' too."""
+        return partial(self.answer, left_s=call.time_remaining())
 
     def close(self) -> None:
         """Waits for what is under way."""
         self._threads.shutdown(wait=True)
 
-    async def _answer(self, request: AnyRequest) -> Answer:
+    async def _answer(self, request: AnyRequest, left_s: float | None) -> Answer:
         if self._num_waiting >= self._settings.max_waiting:
             raise Overloaded(
                 f"{self._num_waiting} requests are under way, at most "
@@ -91,16 +104,27 @@ class RouteService:
         self._num_waiting += 1
         try:
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._threads, self._ask, request)
+            until_s = None if left_s is None else loop.time() + left_s
+            ask = partial(self._ask, request, until_s, loop.time)
+            return await loop.run_in_executor(self._threads, ask)
         finally:
             self._num_waiting -= 1
 
-    def _ask(self, request: AnyRequest) -> Answer:
+    def _ask(
+        self, request: AnyRequest, until_s: float | None, read_clock_s: Callable[[], float]
+    ) -> Answer:
+        left_s = None if until_s is None else until_s - read_clock_s()
+        if left_s is not None and left_s <= 0.0:
+            raise DeadlineExceeded(
+                "the caller's deadline passed before the request's turn came, of which "
+                f"{self._settings.max_in_flight} are taken at once; try again later or add routers"
+            )
         if isinstance(request, RecommendRequest):
-            return self._router.recommend(request)
+            ask = partial(self._clients.recommend, left_s=left_s)
+            return self._router.recommend(request, ask=ask)
         if isinstance(request, PreRankRequest):
-            return self._clients.pre_rank(request)
-        return self._clients.retrieve(request)
+            return self._clients.pre_rank(request, left_s=left_s)
+        return self._clients.retrieve(request, left_s=left_s)
 
 
 async def serve_router(
@@ -136,7 +160,7 @@ async def serve_router(
         return
     await serve_doors(
         create_methods_app(service.answer, is_ready=lambda: service.is_ready),
-        new_grpc_server(service.answer),
+        new_grpc_server(service.answer_of),
         wanted,
         drain=drain,
         stopped=stopped,

@@ -6,7 +6,7 @@ honest direction (intent to treat).
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Protocol, Self
@@ -56,16 +56,22 @@ class Router:
         self._assignment = assignment or PlannedAssignment(plan)
         self._pool = ThreadPoolExecutor(max_workers=num_threads, thread_name_prefix="router")
 
-    def recommend(self, request: RecommendRequest) -> Answer:
+    def recommend(
+        self, request: RecommendRequest, *, ask: Callable[[RecommendRequest], Answer] | None = None
+    ) -> Answer:
         """Answers one request; its exposure is durable when this returns.
 
         The arms decide `retriever` and `ranker`; what the request says of them is overruled. A
         user who takes no part is answered by the controls, and logged without arms.
 
+        Args:
+            request: What is asked.
+            ask: Answers in place of the client, such as for a caller who waits for a while only.
+
         Raises:
             OnePieceError: Whatever the client or the log raised; then nothing was shown.
         """
-        return self.recommend_many([request])[0]
+        return self._recommend_many([request], ask or self._client.recommend)[0]
 
     def recommend_many(self, requests: Sequence[RecommendRequest]) -> list[Answer]:
         """Answers a batch, several at once; all exposures are durable when this returns.
@@ -85,14 +91,14 @@ class Router:
                 "two requests of a batch have the same request_id; outcomes are joined by it, so "
                 "give each request its own"
             )
-        if not requests:
-            return []
+        return self._recommend_many(requests, self._client.recommend) if requests else []
+
+    def _recommend_many(
+        self, requests: Sequence[RecommendRequest], ask: Callable[[RecommendRequest], Answer]
+    ) -> list[Answer]:
         arms = [dict(self._assignment.arms_of(request.user_id)) for request in requests]
         asked = [self._with_arms(*pair) for pair in zip(requests, arms, strict=True)]
-        if len(asked) == 1:
-            answers = [self._client.recommend(asked[0])]
-        else:
-            answers = list(self._pool.map(self._client.recommend, asked))
+        answers = [ask(asked[0])] if len(asked) == 1 else list(self._pool.map(ask, asked))
         exposures = [_exposure(*parts) for parts in zip(asked, answers, arms, strict=True)]
         self._log.append(exposures)
         for exposure in exposures:

@@ -16,7 +16,8 @@ class RouterSettings(BaseModel):
         gt=0.0,
         le=600.0,
         description="Longest wait for a server's answer, in seconds; chosen here: above the "
-        "server's own deadline (ONEPIECE_SERVING_DEADLINE_S), so that its reason arrives.",
+        "server's own deadline (ONEPIECE_SERVING_DEADLINE_S), so that its reason arrives. A gRPC "
+        "caller who waits less long is waited for less long.",
     )
     max_in_flight: int = Field(
         default=64,

@@ -57,7 +57,11 @@ class Upstreams(BaseModel):
 
 
 class ArmClients:
-    """Asks the server of a user's arm; used by many threads at once."""
+    """Asks the server of a user's arm; used by many threads at once.
+
+    `left_s` is how long the caller still waits: the server is told so over gRPC, and nobody waits
+    for it longer. None: the caller did not say. A wait never exceeds `timeout_s`.
+    """
 
     def __init__(
         self,
@@ -81,6 +85,7 @@ class ArmClients:
             InvalidRecipe: `upstreams` names what the plan does not have, or leaves out an arm.
         """
         self._assignment = assignment
+        self._timeout_s = timeout_s
         self._layer = None if upstreams.layer is None else _layer_of(plan, upstreams)
         arms = [""] if self._layer is None else list(self._layer.arm_names)
         self._clients: dict[str, ServingClient] = {}
@@ -96,17 +101,25 @@ class ArmClients:
             self._clients[arm] = client
             self._places[arm] = f"the servers of arm {arm!r}, {address}," if arm else address
 
-    def recommend(self, request: RecommendRequest) -> Answer:
-        """Asks for a page."""
-        return self._ask(request, lambda client: client.recommend(request))
+    def recommend(self, request: RecommendRequest, *, left_s: float | None = None) -> Answer:
+        """Asks for a page; see the class."""
+        return self._ask(
+            request,
+            left_s,
+            lambda client, longest_s: client.recommend(request, timeout_s=longest_s),
+        )
 
-    def retrieve(self, request: RetrieveRequest) -> Answer:
-        """Asks for candidates."""
-        return self._ask(request, lambda client: client.retrieve(request))
+    def retrieve(self, request: RetrieveRequest, *, left_s: float | None = None) -> Answer:
+        """Asks for candidates; see the class."""
+        return self._ask(
+            request, left_s, lambda client, longest_s: client.retrieve(request, timeout_s=longest_s)
+        )
 
-    def pre_rank(self, request: PreRankRequest) -> Answer:
-        """Asks for an order of candidates."""
-        return self._ask(request, lambda client: client.pre_rank(request))
+    def pre_rank(self, request: PreRankRequest, *, left_s: float | None = None) -> Answer:
+        """Asks for an order of candidates; see the class."""
+        return self._ask(
+            request, left_s, lambda client, longest_s: client.pre_rank(request, timeout_s=longest_s)
+        )
 
     def check(self) -> None:
         """Asks every server whether it answers.
@@ -124,10 +137,16 @@ class ArmClients:
         """Closes the connections."""
         self._closing.close()
 
-    def _ask(self, request: AnyRequest, ask: Callable[[ServingClient], Answer]) -> Answer:
+    def _ask(
+        self,
+        request: AnyRequest,
+        left_s: float | None,
+        ask: Callable[[ServingClient, float], Answer],
+    ) -> Answer:
         arm = "" if self._layer is None else self._arm_of(request.user_id)
+        longest_s = self._timeout_s if left_s is None else min(left_s, self._timeout_s)
         try:
-            return ask(self._clients[arm])
+            return ask(self._clients[arm], longest_s)
         except (Unavailable, DeadlineExceeded) as error:
             raise type(error)(f"{self._places[arm]} gave no answer: {error}") from error
 

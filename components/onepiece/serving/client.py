@@ -41,17 +41,20 @@ _CHANNEL_OPTIONS = (
 
 
 class ServingClient(Protocol):
-    """Asks a server; safe to use from many threads, keeps its connections open."""
+    """Asks a server; safe to use from many threads, keeps its connections open.
 
-    def retrieve(self, request: RetrieveRequest) -> Answer:
+    `timeout_s` is the longest wait for that answer; None: the client's own.
+    """
+
+    def retrieve(self, request: RetrieveRequest, *, timeout_s: float | None = None) -> Answer:
         """Asks for candidates."""
         ...
 
-    def pre_rank(self, request: PreRankRequest) -> Answer:
+    def pre_rank(self, request: PreRankRequest, *, timeout_s: float | None = None) -> Answer:
         """Asks for an order of candidates."""
         ...
 
-    def recommend(self, request: RecommendRequest) -> Answer:
+    def recommend(self, request: RecommendRequest, *, timeout_s: float | None = None) -> Answer:
         """Asks for a page."""
         ...
 
@@ -121,17 +124,17 @@ class HttpClient(_Closing):
             transport=transport,
         )
 
-    def retrieve(self, request: RetrieveRequest) -> Answer:
+    def retrieve(self, request: RetrieveRequest, *, timeout_s: float | None = None) -> Answer:
         """Asks for candidates."""
-        return self._post(RETRIEVE, request)
+        return self._post(RETRIEVE, request, timeout_s)
 
-    def pre_rank(self, request: PreRankRequest) -> Answer:
+    def pre_rank(self, request: PreRankRequest, *, timeout_s: float | None = None) -> Answer:
         """Asks for an order of candidates."""
-        return self._post(PRE_RANK, request)
+        return self._post(PRE_RANK, request, timeout_s)
 
-    def recommend(self, request: RecommendRequest) -> Answer:
+    def recommend(self, request: RecommendRequest, *, timeout_s: float | None = None) -> Answer:
         """Asks for a page."""
-        return self._post(RECOMMEND, request)
+        return self._post(RECOMMEND, request, timeout_s)
 
     def check(self) -> None:
         """Asks the server's health."""
@@ -143,10 +146,11 @@ class HttpClient(_Closing):
         """Closes the connections."""
         self._http.close()
 
-    def _post(self, method: str, request: AnyRequest) -> Answer:
+    def _post(self, method: str, request: AnyRequest, timeout_s: float | None) -> Answer:
         response = self._send(
             "POST",
             f"/v1/{method}",
+            timeout_s=timeout_s,
             content=request.model_dump_json(exclude_none=True),
             headers={"content-type": "application/json"},
         )
@@ -154,11 +158,14 @@ class HttpClient(_Closing):
             raise _error_of_response(response)
         return Answer.model_validate_json(response.content)
 
-    def _send(self, verb: str, path: str, **content: Any) -> httpx.Response:
+    def _send(
+        self, verb: str, path: str, *, timeout_s: float | None = None, **content: Any
+    ) -> httpx.Response:
+        longest_s = self._timeout_s if timeout_s is None else timeout_s
         try:
-            return self._http.request(verb, path, **content)
+            return self._http.request(verb, path, timeout=longest_s, **content)
         except httpx.TimeoutException as error:
-            raise _late(self._url, self._timeout_s) from error
+            raise _late(self._url, longest_s) from error
         except httpx.TransportError as error:
             raise _unreachable(self._url, str(error)) from error
 
@@ -199,45 +206,46 @@ class GrpcClient(_Closing):
             )
         }
 
-    def retrieve(self, request: RetrieveRequest) -> Answer:
+    def retrieve(self, request: RetrieveRequest, *, timeout_s: float | None = None) -> Answer:
         """Asks for candidates."""
-        return self._call(RETRIEVE, request)
+        return self._call(RETRIEVE, request, timeout_s)
 
-    def pre_rank(self, request: PreRankRequest) -> Answer:
+    def pre_rank(self, request: PreRankRequest, *, timeout_s: float | None = None) -> Answer:
         """Asks for an order of candidates."""
-        return self._call(PRE_RANK, request)
+        return self._call(PRE_RANK, request, timeout_s)
 
-    def recommend(self, request: RecommendRequest) -> Answer:
+    def recommend(self, request: RecommendRequest, *, timeout_s: float | None = None) -> Answer:
         """Asks for a page."""
-        return self._call(RECOMMEND, request)
+        return self._call(RECOMMEND, request, timeout_s)
 
     def check(self) -> None:
         """Asks for nothing: a server that answers refuses that in its own words."""
         with suppress(InvalidRequest):
-            self._send(RECOMMEND, RecommendMessage())
+            self._send(RECOMMEND, RecommendMessage(), self._timeout_s)
 
     def close(self) -> None:
         """Closes the connections."""
         self._channel.close()
 
-    def _call(self, method: str, request: AnyRequest) -> Answer:
-        return answer_of_message(self._send(method, message_of_request(request)))
+    def _call(self, method: str, request: AnyRequest, timeout_s: float | None) -> Answer:
+        longest_s = self._timeout_s if timeout_s is None else timeout_s
+        return answer_of_message(self._send(method, message_of_request(request), longest_s))
 
-    def _send(self, method: str, message: Message) -> AnswerMessage:
+    def _send(self, method: str, message: Message, longest_s: float) -> AnswerMessage:
         try:
             answer: AnswerMessage = self._methods[method](
-                message, timeout=self._timeout_s, metadata=self._metadata
+                message, timeout=longest_s, metadata=self._metadata
             )
         except grpc.RpcError as error:
-            raise self._error_of_call(error) from error
+            raise self._error_of_call(error, longest_s) from error
         return answer
 
-    def _error_of_call(self, error: Any) -> OnePieceError:
+    def _error_of_call(self, error: Any, longest_s: float) -> OnePieceError:
         code = dict(error.trailing_metadata() or ()).get(ERROR_CODE)
         if code is not None:
             return error_named(str(code), error.details())
         if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
-            return _late(self._target, self._timeout_s)
+            return _late(self._target, longest_s)
         if error.code() == grpc.StatusCode.UNAVAILABLE:
             return _unreachable(self._target, error.details())
         return OnePieceError(f"{self._target} answered {error.code().name}: {error.details()}")
@@ -257,7 +265,7 @@ def _error_of_response(response: httpx.Response) -> OnePieceError:
 
 def _late(where: str, timeout_s: float) -> DeadlineExceeded:
     return DeadlineExceeded(
-        f"{where} did not answer within {timeout_s} s; try again or wait longer (timeout_s)"
+        f"{where} did not answer within {timeout_s:.3g} s; try again or wait longer (timeout_s)"
     )
 
 

@@ -35,13 +35,15 @@ _RequestT = TypeVar("_RequestT", RetrieveRequest, PreRankRequest, RecommendReque
 
 ReadAndAnswer = Callable[[str, Callable[[], AnyRequest]], Awaitable[Answer]]
 """`Service.answer`; not imported, because whoever only registers the door needs no model."""
+AnswerOfCall = Callable[[Any], ReadAndAnswer]
+"""What answers one call, by its context: the router waits no longer than the caller does."""
 
 
 class GrpcDoor:
     """Answers the methods of the proto's service."""
 
-    def __init__(self, answer: ReadAndAnswer) -> None:
-        self._read_and_answer = answer
+    def __init__(self, answer_of: AnswerOfCall) -> None:
+        self._answer_of = answer_of
 
     async def retrieve(self, message: Message | Undecodable, context: Any) -> Message:
         """Answers `Retrieve`."""
@@ -64,7 +66,8 @@ class GrpcDoor:
     ) -> Message:
         """Answers, or sets the status on the context: raising would log the caller's faults."""
         try:
-            answer = await self._read_and_answer(method, lambda: request_of_message(model, message))
+            read_and_answer = self._answer_of(context)
+            answer = await read_and_answer(method, lambda: request_of_message(model, message))
             return answer_to_message(answer)
         except OnePieceError as error:
             set_status(context, type(error), str(error))
@@ -96,7 +99,7 @@ def add_door_to_server(door: Any, server: grpc.Server) -> None:
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE_NAME, handlers),))
 
 
-def new_grpc_server(answer: ReadAndAnswer) -> Any:
+def new_grpc_server(answer_of: AnswerOfCall) -> Any:
     """Makes a server of the door, without a port yet."""
     server = grpc.aio.server(
         options=[
@@ -105,7 +108,7 @@ def new_grpc_server(answer: ReadAndAnswer) -> Any:
             ("grpc.so_reuseport", 0),
         ]
     )
-    door = GrpcDoor(answer)
+    door = GrpcDoor(answer_of)
     named = SimpleNamespace(Retrieve=door.retrieve, PreRank=door.pre_rank, Recommend=door.recommend)
     add_door_to_server(named, server)
     return server

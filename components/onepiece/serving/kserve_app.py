@@ -49,7 +49,7 @@ async def serve(
         await service.warm_up(warm_up)
         kserve = KserveDoors(name, service)
         app = _Doors(create_app(service, warm_up=warm_up), kserve.create_app())
-        server = new_grpc_server(service.answer)
+        server = new_grpc_server(lambda _: service.answer)
         kserve.add_to_server(server)
     except BaseException:
         await service.close()

@@ -64,7 +64,7 @@ class OnePieceDeployment:
         check_paths(paths)
         self._service = Service(load_replica(paths, settings, os.environ), settings)
         self._warm_up = warm_up_request(paths.item_tables)
-        self._door = GrpcDoor(self._service.answer)
+        self._door = GrpcDoor(lambda _: self._service.answer)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Builds the REST door; Ray calls this after the constructor."""

@@ -25,7 +25,10 @@ PROGRAMS = ("buildah", "debootstrap", "gcc")
 _PACKAGES = "python3,python3-venv,python3-pip,ca-certificates,procps,wget"
 _CERTIFICATES = "/etc/ssl/certs"
 _ENVOY = "tests/cluster/tools/envoy/requirements.txt"
-_OWN = ("pyproject.toml", "requirements.lock", "overrides.txt", "README.md", "LICENSE")
+_OWN = (
+    *("pyproject.toml", "requirements.lock", "overrides.txt", "components/sbom.lock"),
+    *("README.md", "LICENSE"),
+)
 
 
 @dataclass(frozen=True)

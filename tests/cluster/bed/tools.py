@@ -22,7 +22,7 @@ class Program:
     package: str
     """Import path of its main package."""
     level: int
-    """Lowest level that starts it."""
+    """Lowest level that runs it."""
     linker_flags: str = ""
 
 
@@ -54,6 +54,8 @@ def _kubernetes(name: str, level: int) -> Program:
 
 
 PROGRAMS = (
+    # Starts nothing: it reads what is rendered.
+    Program("kube-score", "kubescore", "github.com/zegl/kube-score/cmd/kube-score", 1),
     _kubernetes("kube-apiserver", 1),
     _kubernetes("kube-controller-manager", 2),
     _kubernetes("kube-scheduler", 2),

@@ -80,7 +80,7 @@ class Doors(httpx.BaseTransport):
         return self.run(ask())
 
     async def _open(self):
-        door = GrpcDoor(self.service.answer)
+        door = GrpcDoor(lambda _: self.service.answer)
         named = SimpleNamespace(
             Retrieve=door.retrieve, PreRank=door.pre_rank, Recommend=door.recommend
         )

@@ -27,6 +27,32 @@ def test_an_image_installs_its_own_extra(repository, image, dockerfile):
     assert image in project["optional-dependencies"]
 
 
+def test_the_images_are_built_alike(repository):
+    stages = {
+        (repository / f"components/{image}.Dockerfile")
+        .read_text()
+        .split("\nFROM ")[1]
+        .replace(f"--extra {image} ", "--extra IMAGE ")
+        for image in IMAGES
+    }
+
+    assert len(stages) == 1
+
+
+def test_what_lists_the_installed_packages_is_locked_by_hash(repository, dockerfile):
+    project = tomllib.loads((repository / "pyproject.toml").read_text())
+    [tool] = project["dependency-groups"]["sbom"]
+    name, least, below = re.fullmatch(r"([\w-]+)>=([\d.]+),<(\d+)", tool).groups()
+    lock = (repository / "components/sbom.lock").read_text()
+    [version] = re.findall(rf"^{name}==(\S+) \\$", lock, re.MULTILINE)
+
+    assert version.startswith(f"{least.split('.')[0]}.")
+    assert int(version.split(".")[0]) < int(below)
+    assert lock.count("--hash=sha256:") >= lock.count("==")
+    assert "--require-hashes sbom.lock" in dockerfile
+    assert "--output-file /opt/onepiece/share/sbom.cdx.json" in dockerfile
+
+
 def test_an_image_copies_only_what_the_repository_has(repository, dockerfile):
     copies = re.findall(r"^COPY (?!--from)(.*) \S+$", dockerfile, re.MULTILINE)
 
