@@ -18,11 +18,9 @@ from onepiece.training.recipe import TrainingRecipe
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 
-def _start(
-    repository: Path, *, recipe: Path, data: Path, out: Path, storage: Path, workers: int = 1
-) -> "subprocess.Popen[str]":
-    options = {"recipe": recipe, "data": data, "out": out, "storage": storage, "workers": workers}
-    arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+def _start(repository: Path, *, workers: int = 1, **places: Path | str) -> "subprocess.Popen[str]":
+    options = {**places, "workers": workers}
+    arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
     return subprocess.Popen(
         [sys.executable, str(repository / "ray_jobs" / "train.py"), *arguments, "--json"],
         stdout=subprocess.PIPE,
@@ -56,7 +54,8 @@ def test_a_killed_training_goes_on_and_ends_in_the_bundle_of_the_plain_loop(
     killed.communicate()
     assert not (tmp_path / "ray").exists()
 
-    resumed = _start(repository, **places, storage=tmp_path / "storage")
+    # The same folder as the file system of a URI, which is how Ray sees object storage.
+    resumed = _start(repository, **places, storage=(tmp_path / "storage").as_uri())
     stdout, stderr = resumed.communicate()
 
     assert resumed.returncode == 0, stderr
@@ -95,6 +94,22 @@ def test_two_workers_train_one_model(repository: Path, data: Path, tmp_path: Pat
         strict=True,
     )
     assert all(torch.allclose(two, one, atol=0.02) for two, one in weights)
+
+
+def test_a_storage_that_nothing_opens_is_refused_before_ray_starts(
+    repository: Path, data: Path, tmp_path: Path
+) -> None:
+    recipe = repository / "ray_jobs" / "recipes" / "tiny.yaml"
+
+    job = _start(
+        repository, recipe=recipe, data=data, out=tmp_path / "out", storage="ftp://host/checkpoints"
+    )
+    _, stderr = job.communicate()
+
+    assert job.returncode == 2
+    assert "--storage is ftp://host/checkpoints" in stderr
+    assert "s3://BUCKET/PATH" in stderr
+    assert "Started a local Ray" not in stderr
 
 
 def test_a_wrong_recipe_is_refused_before_ray_starts(
