@@ -96,6 +96,31 @@ def test_two_workers_train_one_model(repository: Path, data: Path, tmp_path: Pat
     assert all(torch.allclose(two, one, atol=0.02) for two, one in weights)
 
 
+def test_a_job_that_starts_from_a_bundle_ends_in_the_bundle_of_the_plain_loop(
+    repository: Path, data: Path, tmp_path: Path
+) -> None:
+    tiny = repository / "ray_jobs" / "recipes" / "tiny.yaml"
+    recipe = read_recipe(tiny, TrainingRecipe)
+    parent = tmp_path / "parent"
+    anew = fit(data, recipe, parent)
+
+    job = _start(
+        repository,
+        recipe=tiny,
+        data=data,
+        out=tmp_path / "ray",
+        storage=tmp_path / "storage",
+        start_from=parent,
+    )
+    stdout, stderr = job.communicate()
+
+    assert job.returncode == 0, stderr
+    plain = fit(data, recipe, tmp_path / "plain", start_from=parent)
+    assert json.loads(stdout)["version"] == plain.version != anew.version
+    bundle = load_bundle(tmp_path / "ray")
+    assert bundle.provenance["parent_version"] == anew.version
+
+
 def test_a_storage_that_nothing_opens_is_refused_before_ray_starts(
     repository: Path, data: Path, tmp_path: Path
 ) -> None:
