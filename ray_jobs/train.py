@@ -17,6 +17,7 @@ from onepiece.training.job import open_job, run_job
 from onepiece.training.loop import Progress
 from onepiece.training.progress_file import copied_progress
 from onepiece.training.step import Share
+from onepiece.training.storage import read_storage
 from onepiece.training.throughput import measured_machine
 
 
@@ -34,17 +35,16 @@ def work(config: dict[str, str]) -> None:
             saved = progress.checkpoint and rt.Checkpoint.from_directory(progress.checkpoint)
             rt.report({"loss": progress.loss}, checkpoint=saved)
 
-    old = Path(newest.to_directory()) if newest else None
     with tempfile.TemporaryDirectory() as new:
+        old = Path(newest.to_directory(f"{new}/old")) if newest else None
         places = {"checkpoints": Path(new), "resume_from": old}
         run_job(config["job"], **places, share=share, machine=machine, on_progress=report)
 
 
 def main(args: argparse.Namespace) -> None:
     """Starts or joins Ray, trains, and prints the bundle's version and metrics."""
-    places = {"data": args.data, "out": args.out, "storage": args.storage}
-    more = {"start_from": args.start_from, "metrics_port": args.metrics_port}
-    job = open_job(args.recipe, **places, **more)
+    names = ("data", "out", "storage", "start_from", "metrics_port")
+    job = open_job(args.recipe, **{name: getattr(args, name) for name in names})
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # no packet leaves the machine
     if args.address == "local":  # nobody takes this machine away: one process less to start
         os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"
@@ -56,7 +56,7 @@ def main(args: argparse.Namespace) -> None:
     here = {**local, "_node_ip_address": "127.0.0.1"} if args.address == "local" else {}
     ray.init(address=args.address, log_to_driver=False, **here)
     scaling = ScalingConfig(num_workers=args.workers, use_gpu=args.gpu)
-    run = RunConfig(job.name, str(args.storage), checkpoint_config=CheckpointConfig(2))
+    run = RunConfig(job.name, args.storage, checkpoint_config=CheckpointConfig(2))
     config = {"job": job.model_dump_json()}
     with copied_progress(job.progress, sys.stderr):
         TorchTrainer(work, train_loop_config=config, scaling_config=scaling, run_config=run).fit()
@@ -65,9 +65,10 @@ def main(args: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Train a bundle with Ray Train.")
-    for option in ("recipe", "data", "out", "storage", "start-from"):
+    for option in ("recipe", "data", "out", "start-from"):
         is_needed = option != "start-from"
         parser.add_argument(f"--{option}", type=lambda x: Path(x).resolve(), required=is_needed)
+    parser.add_argument("--storage", type=read_storage, required=True, help="folder or URI")
     parser.add_argument("--workers", type=int, default=1, help="processes that train")
     parser.add_argument("--gpu", action="store_true", help="give each worker a GPU")
     parser.add_argument("--metrics-port", type=int, default=0, help="of Prometheus; 0: none")

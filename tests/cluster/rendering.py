@@ -109,6 +109,7 @@ JOBS = {
     "train-eight-gpus": "training/eight-gpus",
     "train-multi-node": "training/multi-node",
     "train-kueue": "training/kueue",
+    "train-object-storage": "training/object-storage",
     "feast-apply": "feast-apply",
 }
 """File of manifests/jobs -> the kustomization that it is made of."""

@@ -101,6 +101,26 @@ def test_a_job_that_is_queued_waits_for_its_queue():
     assert job["spec"]["shutdownAfterJobFinishes"] is True
 
 
+def test_a_training_on_object_storage_is_told_by_reference_who_may_write():
+    (job,) = _objects(MANIFESTS / "training" / "object-storage")
+    namespace = _objects(MANIFESTS / "namespace")
+    places = {(one["kind"], one["metadata"]["name"]) for one in namespace}
+    (policy,) = (one for one in namespace if one["metadata"]["name"] == "onepiece-training-storage")
+    cluster = job["spec"]["rayClusterSpec"]
+
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        spec, labels = group["template"]["spec"], group["template"]["metadata"]["labels"]
+        (container,) = spec["containers"]
+        assert ("ServiceAccount", spec["serviceAccountName"]) in places
+        assert container["envFrom"] == [
+            {"secretRef": {"name": "onepiece-object-storage", "optional": True}}
+        ]
+        assert not any(one["name"].startswith("AWS_") for one in container["env"])
+        assert policy["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
+    arguments = shlex.split(job["spec"]["entrypoint"])
+    assert arguments[arguments.index("--storage") + 1].startswith("s3://")
+
+
 def test_files_for_create_are_those_that_kustomize_builds():
     expected = rendering.job_files()
 

@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from onepiece.context.vocabulary import FIRST_ROW, Vocabulary
 from onepiece.models.inputs import mix
 
+_ROWS_AT_ONCE = 8_192
+"""Chosen here: what is computed on the way is several times as big as the codes of these rows."""
+
 
 def recognition_codes(vocabulary: Vocabulary, *, width: int) -> NDArray[np.float32]:
     """Gives every item a fixed unit vector of signs.
@@ -32,20 +35,29 @@ def recognition_codes(vocabulary: Vocabulary, *, width: int) -> NDArray[np.float
         Orthogonal signs: Sylvester's Hadamard matrix; random signs: Achlioptas 2003. Their use
         here is ours.
     """
-    row_N = np.arange(vocabulary.num_items, dtype=np.uint64)
     rank_N = _ranks_in_category(vocabulary)
+    codes_NE = np.zeros((vocabulary.num_items, width), dtype=np.float32)
+    for first in range(FIRST_ROW, vocabulary.num_items, _ROWS_AT_ONCE):
+        part = slice(first, first + _ROWS_AT_ONCE)
+        codes_NE[part] = _codes(first, rank_N[part], vocabulary.category_codes[part], width)
+    return codes_NE
+
+
+def _codes(
+    first: int, rank_N: NDArray[np.int64], category_N: NDArray[np.int64], width: int
+) -> NDArray[np.float64]:
+    """Gives the codes of N rows from `first` on, of these ranks in these categories."""
+    row_N = np.arange(first, first + len(rank_N), dtype=np.uint64)
     is_head_N = rank_N < width
     # Head items: a row of the matrix each, its columns flipped alike for the whole category,
     # which leaves them orthogonal and makes other categories' codes look random.
-    seed_N = np.where(is_head_N, vocabulary.category_codes.astype(np.uint64), ~row_N)
+    seed_N = np.where(is_head_N, category_N.astype(np.uint64), ~row_N)
     is_minus_NE = _random_bits(seed_N, width)
     column_E = np.arange(width, dtype=np.uint64)
     shared_NE = rank_N[is_head_N].astype(np.uint64)[:, None] & column_E
     is_minus_NE[is_head_N] ^= np.bitwise_count(shared_NE) % 2 == 1
-    codes_NE = np.where(is_minus_NE, -1.0, 1.0) / np.sqrt(max(width, 1))
-    codes_NE[:FIRST_ROW] = 0.0
-    narrow_NE: NDArray[np.float32] = codes_NE.astype(np.float32)
-    return narrow_NE
+    codes_NE: NDArray[np.float64] = np.where(is_minus_NE, -1.0, 1.0) / np.sqrt(max(width, 1))
+    return codes_NE
 
 
 def _random_bits(seed_N: NDArray[np.uint64], width: int) -> NDArray[np.bool_]:

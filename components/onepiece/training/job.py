@@ -17,6 +17,7 @@ from onepiece.training.packed import open_examples
 from onepiece.training.progress_file import append_progress
 from onepiece.training.recipe import TrainingRecipe
 from onepiece.training.step import Share
+from onepiece.training.storage import check_storage
 from onepiece.training.throughput import publish
 
 _LAST_PORT = 65_535
@@ -45,17 +46,17 @@ def open_job(
     *,
     data: Path,
     out: Path,
-    storage: Path,
+    storage: str,
     start_from: Path | None,
     metrics_port: int,
 ) -> Job:
-    """Reads and checks what can be before a worker starts, and makes the folder of checkpoints.
+    """Reads and checks what can be before a worker starts, and makes where checkpoints go.
 
     Raises:
         NotFound: There is no recipe, no example, or no bundle to start from.
         InvalidRecipe: The recipe is not valid, or is not the one of the examples.
         OutputExists: `out` is there already and holds something.
-        InvalidInput: There is no such port.
+        InvalidInput: There is no such port, or checkpoints cannot be written.
     """
     check_output(out)
     if not 0 <= metrics_port <= _LAST_PORT:
@@ -66,13 +67,15 @@ def open_job(
     examples = open_examples(data, context=read.context)
     parent = load_bundle(start_from) if start_from else None
     name = run_digest(examples, read, parent)[:16]
-    storage.mkdir(parents=True, exist_ok=True)
+    check_storage(storage)
+    out.parent.mkdir(parents=True, exist_ok=True)
     return Job(
         name=name,
         recipe=read,
         data=data,
         out=out,
-        progress=storage / f"{name}.jsonl",
+        # Beside the bundle, since it is appended to, which object storage cannot.
+        progress=out.with_name(f".{out.name}.jsonl"),
         start_from=start_from,
         metrics_port=metrics_port,
     )

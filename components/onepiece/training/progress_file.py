@@ -32,7 +32,7 @@ def append_progress(path: Path, progress: Progress) -> None:
 
 @contextmanager
 def copied_progress(path: Path, stream: TextIO) -> Iterator[None]:
-    """Empties the file and copies its lines to the stream as they come, while the block runs."""
+    """Copies a file's lines to the stream as they come; it is there while the block runs."""
     path.write_bytes(b"")
     is_over = Event()
     thread = Thread(target=_copy, args=(path, stream, is_over), daemon=True)
@@ -42,6 +42,7 @@ def copied_progress(path: Path, stream: TextIO) -> Iterator[None]:
     finally:
         is_over.set()
         thread.join()
+        path.unlink()
 
 
 def _copy(path: Path, stream: TextIO, is_over: Event) -> None:

@@ -18,11 +18,9 @@ from onepiece.training.recipe import TrainingRecipe
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 
-def _start(
-    repository: Path, *, recipe: Path, data: Path, out: Path, storage: Path, workers: int = 1
-) -> "subprocess.Popen[str]":
-    options = {"recipe": recipe, "data": data, "out": out, "storage": storage, "workers": workers}
-    arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+def _start(repository: Path, *, workers: int = 1, **places: Path | str) -> "subprocess.Popen[str]":
+    options = {**places, "workers": workers}
+    arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
     return subprocess.Popen(
         [sys.executable, str(repository / "ray_jobs" / "train.py"), *arguments, "--json"],
         stdout=subprocess.PIPE,
@@ -56,7 +54,8 @@ def test_a_killed_training_goes_on_and_ends_in_the_bundle_of_the_plain_loop(
     killed.communicate()
     assert not (tmp_path / "ray").exists()
 
-    resumed = _start(repository, **places, storage=tmp_path / "storage")
+    # The same folder as the file system of a URI, which is how Ray sees object storage.
+    resumed = _start(repository, **places, storage=(tmp_path / "storage").as_uri())
     stdout, stderr = resumed.communicate()
 
     assert resumed.returncode == 0, stderr
@@ -95,6 +94,47 @@ def test_two_workers_train_one_model(repository: Path, data: Path, tmp_path: Pat
         strict=True,
     )
     assert all(torch.allclose(two, one, atol=0.02) for two, one in weights)
+
+
+def test_a_job_that_starts_from_a_bundle_ends_in_the_bundle_of_the_plain_loop(
+    repository: Path, data: Path, tmp_path: Path
+) -> None:
+    tiny = repository / "ray_jobs" / "recipes" / "tiny.yaml"
+    recipe = read_recipe(tiny, TrainingRecipe)
+    parent = tmp_path / "parent"
+    anew = fit(data, recipe, parent)
+
+    job = _start(
+        repository,
+        recipe=tiny,
+        data=data,
+        out=tmp_path / "ray",
+        storage=tmp_path / "storage",
+        start_from=parent,
+    )
+    stdout, stderr = job.communicate()
+
+    assert job.returncode == 0, stderr
+    plain = fit(data, recipe, tmp_path / "plain", start_from=parent)
+    assert json.loads(stdout)["version"] == plain.version != anew.version
+    bundle = load_bundle(tmp_path / "ray")
+    assert bundle.provenance["parent_version"] == anew.version
+
+
+def test_a_storage_that_nothing_opens_is_refused_before_ray_starts(
+    repository: Path, data: Path, tmp_path: Path
+) -> None:
+    recipe = repository / "ray_jobs" / "recipes" / "tiny.yaml"
+
+    job = _start(
+        repository, recipe=recipe, data=data, out=tmp_path / "out", storage="ftp://host/checkpoints"
+    )
+    _, stderr = job.communicate()
+
+    assert job.returncode == 2
+    assert "--storage is ftp://host/checkpoints" in stderr
+    assert "s3://BUCKET/PATH" in stderr
+    assert "Started a local Ray" not in stderr
 
 
 def test_a_wrong_recipe_is_refused_before_ray_starts(
