@@ -1,25 +1,38 @@
 # The train image: trains and evaluates bundles with Ray Train (extra `train`).
 # Build from the repository's root: docker build -f components/train.Dockerfile .
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+ARG UV=uv==0.13.9
 
-FROM ${PYTHON_IMAGE} AS build
-RUN python -m pip install --no-cache-dir uv==0.13.9
+FROM ${PYTHON_IMAGE} AS dependencies
+ARG UV UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1 UV_PYTHON=/opt/onepiece/bin/python
 WORKDIR /src
-ENV UV_LINK_MODE=copy UV_PYTHON=/opt/onepiece/bin/python
-RUN uv venv --python python3.11 /opt/onepiece
-COPY pyproject.toml requirements.lock overrides.txt ./
-# The locked versions of this image's extra alone, then the code: a change of code reuses the layer.
-RUN uv pip compile --quiet --extra train --constraint requirements.lock --override overrides.txt \
+COPY requirements.lock overrides.txt ./
+# PyTorch with CUDA's libraries: nearly all of the size, in a layer that the serve and the train image share.
+RUN python -m pip install --quiet --no-cache-dir --target /tmp/uv $UV && export PATH=/tmp/uv/bin:$PATH \
+ && uv venv --quiet --python python3.11 /opt/onepiece \
+ && echo torch | uv pip compile --quiet --constraint requirements.lock --override overrides.txt \
+      --generate-hashes --output-file torch.txt - \
+ && uv pip sync --no-cache --require-hashes torch.txt \
+ && rm -r /tmp/uv
+# The locked versions of this image's extra. Code comes after them: a change of it makes a small layer anew.
+COPY pyproject.toml ./
+RUN python -m pip install --quiet --no-cache-dir --target /tmp/uv $UV && export PATH=/tmp/uv/bin:$PATH \
+ && uv pip compile --quiet --extra train --constraint requirements.lock --override overrides.txt \
       --generate-hashes --output-file image.txt pyproject.toml \
  && uv pip sync --no-cache --require-hashes image.txt \
- && uv pip install --no-cache setuptools==$(sed -n 's/^setuptools==\([^ ]*\).*/\1/p' requirements.lock)
+ && uv pip install --no-cache setuptools==$(sed -n 's/^setuptools==\([^ ]*\).*/\1/p' requirements.lock) \
+ && rm -r /tmp/uv
+
+FROM dependencies AS build
+ARG UV
+RUN python -m pip install --no-cache-dir $UV
 COPY README.md LICENSE ./
 COPY components/onepiece components/onepiece
-RUN uv pip install --no-cache --no-deps --no-build-isolation .
+RUN UV_PYTHON=/opt/onepiece/bin/python uv pip install --no-cache --no-deps --no-build-isolation --compile-bytecode --prefix /code .
 
-FROM ${PYTHON_IMAGE}
+FROM dependencies
 RUN useradd --uid 65532 --no-create-home --home-dir /tmp onepiece
-COPY --from=build /opt/onepiece /opt/onepiece
+COPY --from=build /code /opt/onepiece
 COPY feature_repo /opt/onepiece/share/feature_repo
 COPY ray_jobs /opt/onepiece/share/ray_jobs
 ENV PATH=/opt/onepiece/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
