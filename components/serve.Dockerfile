@@ -1,37 +1,53 @@
 # The serve image: builds indexes; answers over REST and gRPC; routes experiments (extra `serve`).
 # Build from the repository's root: docker build -f components/serve.Dockerfile .
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+ARG UV=uv==0.13.9
 
-FROM ${PYTHON_IMAGE} AS build
-RUN python -m pip install --no-cache-dir uv==0.13.9
+FROM ${PYTHON_IMAGE} AS dependencies
+# Bytecode that is checked by nothing holds no times: two builds have the same bytes.
+ARG UV UV_LINK_MODE=copy UV_PYTHON=/opt/onepiece/bin/python \
+    UV_COMPILE_BYTECODE=1 PYC_INVALIDATION_MODE=UNCHECKED_HASH PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE=1
 WORKDIR /src
-# No bytecode: it holds times, so that no two builds would be alike.
-ENV UV_LINK_MODE=copy UV_PYTHON=/opt/onepiece/bin/python PYTHONDONTWRITEBYTECODE=1
-RUN uv venv --python python3.11 /opt/onepiece
+COPY requirements.lock overrides.txt ./
+# PyTorch with CUDA's libraries: nearly all of the size, in a layer that the serve and the train image share.
+RUN python -m pip install --quiet --no-cache-dir --target /tmp/uv $UV && export PATH=/tmp/uv/bin:$PATH \
+ && uv venv --quiet --python python3.11 /opt/onepiece \
+ && echo torch | uv pip compile --quiet --constraint requirements.lock --override overrides.txt \
+      --generate-hashes --output-file torch.txt - \
+ && uv pip sync --no-cache --require-hashes torch.txt \
+ && rm -r /tmp/uv
+# The locked versions of this image's extra. Code comes after them: a change of it makes a small layer anew.
+COPY pyproject.toml ./
+RUN python -m pip install --quiet --no-cache-dir --target /tmp/uv $UV && export PATH=/tmp/uv/bin:$PATH \
+ && uv pip compile --quiet --extra serve --constraint requirements.lock --override overrides.txt \
+      --generate-hashes --output-file image.txt pyproject.toml \
+ && uv pip sync --no-cache --require-hashes image.txt \
+ && uv pip install --no-cache setuptools==$(sed -n 's/^setuptools==\([^ ]*\).*/\1/p' requirements.lock) \
+ && rm -r /tmp/uv
+
+FROM dependencies AS build
+ARG UV UV_LINK_MODE=copy UV_PYTHON=/opt/onepiece/bin/python \
+    UV_COMPILE_BYTECODE=1 PYC_INVALIDATION_MODE=UNCHECKED_HASH PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE=1
+RUN python -m pip install --no-cache-dir $UV
 COPY components/sbom.lock ./
 RUN uv venv --python python3.11 /opt/sbom \
  && uv pip sync --no-cache --python /opt/sbom/bin/python --require-hashes sbom.lock
-COPY pyproject.toml requirements.lock overrides.txt ./
-# The locked versions of this image's extra alone, then the code: a change of code reuses the layer.
-RUN uv pip compile --quiet --extra serve --constraint requirements.lock --override overrides.txt \
-      --generate-hashes --output-file image.txt pyproject.toml \
- && uv pip sync --no-cache --require-hashes image.txt \
- && uv pip install --no-cache setuptools==$(sed -n 's/^setuptools==\([^ ]*\).*/\1/p' requirements.lock)
 COPY README.md LICENSE ./
 COPY components/onepiece components/onepiece
 # What uv notes for its own cache is the time of this build; the SBOM is of all that is installed.
-RUN uv pip install --no-cache --no-deps --no-build-isolation . \
- && (cd /opt/onepiece/lib/python3.11/site-packages/onepiece_platform-*.dist-info \
+RUN uv pip install --no-cache --no-deps --no-build-isolation --prefix /code . \
+ && (cd /code/lib/python3.11/site-packages/onepiece_platform-*.dist-info \
      && rm uv_cache.json && sed -i '/uv_cache\.json/d' RECORD) \
- && mkdir -p /opt/onepiece/share \
+ && cp -r /code/. /opt/onepiece/ \
+ && mkdir -p /code/share \
  && /opt/sbom/bin/cyclonedx-py environment --output-reproducible --pyproject pyproject.toml \
-      --output-file /opt/onepiece/share/sbom.cdx.json /opt/onepiece/bin/python
+      --output-file /code/share/sbom.cdx.json /opt/onepiece/bin/python
 
-FROM ${PYTHON_IMAGE}
+FROM dependencies
 # useradd writes the day; the time of the build would be another one in each.
 ARG SOURCE_DATE_EPOCH=0
 RUN useradd --uid 65532 --no-create-home --home-dir /tmp onepiece
-COPY --from=build /opt/onepiece /opt/onepiece
+COPY --from=build /code /opt/onepiece
 ENV PATH=/opt/onepiece/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 EXPOSE 8000 9000
 USER 65532:65532

@@ -1,4 +1,4 @@
-"""Makes a small shop's files: a store, and two releases of other weights.
+"""Makes a small shop's files: catalogue, store, and two releases of other weights.
 
 Arguments: the file of the shop (tests/unit/serving/world.py), the new folder, the repository.
 """
@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from onepiece.bundle import load_bundle
+from onepiece.datasets.catalogue_file import write_catalogue
 from onepiece.features.feast_settings import FeatureStoreSettings
 from onepiece.features.feast_store import FeastStore
 from onepiece.index.build import build_index
@@ -19,6 +20,7 @@ world = importlib.util.module_from_spec(spec)
 sys.modules[spec.name] = world
 spec.loader.exec_module(world)
 world.make_world(folder)
+write_catalogue(world.make_catalogue((world.NEW_ITEM,)), folder / "catalogue.parquet")
 settings = FeatureStoreSettings(folder=folder / "store")
 store = FeastStore.create(repository / "feature_repo", settings)
 world.write_features(store)

@@ -49,6 +49,18 @@ onepiece-arm: {{ index . 2 }}
 {{- end -}}
 {{- end -}}
 
+{{/*
+Where a server finds its release: ($arm). Below the whole claim, not by subPath: a kubelet makes an empty folder of a subPath
+that is not there yet, and a release that is copied later would land in a folder below it.
+*/}}
+{{- define "onepiece.releaseFolder" -}}
+{{- if .release.storageUri -}}
+/mnt/models
+{{- else -}}
+/mnt/releases/{{ .release.path }}
+{{- end -}}
+{{- end -}}
+
 {{/* Mounts of a server: (list $ $arm). */}}
 {{- define "onepiece.serverMounts" -}}
 {{- $root := index . 0 -}}
@@ -58,8 +70,7 @@ onepiece-arm: {{ index . 2 }}
 {{ include "onepiece.storeMounts" $root }}
 {{- if not $arm.release.storageUri }}
 - name: release
-  mountPath: /mnt/models
-  subPath: {{ $arm.release.path | quote }}
+  mountPath: /mnt/releases
   readOnly: true
 {{- end }}
 {{- if $root.Values.serving.itemTables }}

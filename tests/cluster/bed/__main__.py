@@ -57,7 +57,8 @@ def _act(arguments: argparse.Namespace) -> int:
         case "status":
             _say(bed.status())
         case "run":
-            command = [part for part in arguments.command if part != "--"]
+            first = arguments.command[:1] == ["--"]
+            command = arguments.command[first:]
             result = bed.cluster.run(*command, check=False, timeout_s=3600.0)
             sys.stdout.write(result.out)
             sys.stderr.write(result.err)

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 
-from bed.images import IMAGES, archive_path, make_image
+from bed.images import IMAGES, archive_path, is_made, make_image
 from bed.tools import FILES, PROGRAMS, TOOLS_FOLDER, ModuleFiles, Program
 from onepiece.errors import NotFound, Unavailable
 
@@ -61,8 +61,9 @@ def missing(level: int) -> list[str]:
     paths = [program_path(name) for name in CLIENTS]
     paths += [program_path(program.name) for program in PROGRAMS if program.level <= level]
     paths += [files_path(files.name) for files in FILES if files.level <= level]
-    paths += [archive_path(image, cache_folder()) for image in IMAGES if image.level <= level]
-    return [path.name for path in paths if not path.exists()]
+    images = [image for image in IMAGES if image.level <= level]
+    unmade = [image.name for image in images if not is_made(image, cache_folder())]
+    return [path.name for path in paths if not path.exists()] + unmade
 
 
 def build(level: int, *, report: Report) -> None:
@@ -86,7 +87,7 @@ def build(level: int, *, report: Report) -> None:
             if program.level <= level:
                 _make(program_path(program.name), partial(_compile, program), report=report)
         for image in IMAGES:
-            if image.level <= level:
+            if image.level <= level and not is_made(image, cache_folder()):
                 make = partial(make_image, image, cache=cache_folder(), program=program_path)
                 _make(archive_path(image, cache_folder()), make, report=report)
 

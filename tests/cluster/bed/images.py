@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,10 +22,11 @@ IMAGES_FOLDER = Path(__file__).resolve().parent.parent / "images"
 """Dockerfiles of what is not ours."""
 TAG = "bed"
 """Of every image; their registry is `localhost`, which no runtime asks."""
-PROGRAMS = ("buildah", "debootstrap", "gcc")
 _PACKAGES = "python3,python3-venv,python3-pip,ca-certificates,procps,wget"
 _CERTIFICATES = "/etc/ssl/certs"
 _ENVOY = "tests/cluster/tools/envoy/requirements.txt"
+_KAFKA = "components/onepiece/simulation/kafka_pom.xml"
+_OWN_PREFIX = "onepiece-"
 _OWN = (
     *("pyproject.toml", "requirements.lock", "overrides.txt", "components/sbom.lock"),
     *("README.md", "LICENSE"),
@@ -46,18 +48,31 @@ class Image:
         """Its name for a container runtime."""
         return f"localhost/{self.name}:{TAG}"
 
+    @property
+    def is_own(self) -> bool:
+        """Whether it is one of the platform's."""
+        return self.name.startswith(_OWN_PREFIX)
+
+    @property
+    def short_reference(self) -> str:
+        """Its name after docs/install.md and `kind load`; that of manifests. For our own images."""
+        project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+        return f"docker.io/library/{self.name}:{project['version']}"
+
 
 def _own(name: str, *more: str) -> Image:
     dockerfile = REPOSITORY / "components" / f"{name}.Dockerfile"
-    return Image(f"onepiece-{name}", dockerfile, (*_OWN, "components/onepiece", *more))
+    return Image(f"{_OWN_PREFIX}{name}", dockerfile, (*_OWN, "components/onepiece", *more))
 
 
 BASE = Image("python", IMAGES_FOLDER / "base.Dockerfile")
 IMAGES = (
     Image("pause", IMAGES_FOLDER / "pause.Dockerfile", ("tests/cluster/images/pause.c",)),
     Image("redis", IMAGES_FOLDER / "redis.Dockerfile"),
+    Image("kafka", IMAGES_FOLDER / "kafka.Dockerfile", (_KAFKA,)),
     _own("serve"),
     _own("stream", "feature_repo"),
+    _own("train", "feature_repo", "ray_jobs"),
     Image("envoy", IMAGES_FOLDER / "envoy.Dockerfile", (_ENVOY,), 4),
     Image(
         "envoy-gateway",
@@ -80,6 +95,17 @@ def archive_path(image: Image, cache: Path) -> Path:
     return cache / "images" / f"{image.name}-{digest.hexdigest()[:16]}.tar"
 
 
+def import_note(image: Image, cache: Path) -> Path:
+    """Says where the name of the archive is noted that containerd has unpacked."""
+    return cache / "containerd" / f"{image.name}.imported"
+
+
+def is_made(image: Image, cache: Path) -> bool:
+    """Says whether an image is there: as an archive, or unpacked, when its archive is gone."""
+    archive, note = archive_path(image, cache), import_note(image, cache)
+    return archive.exists() or (note.exists() and note.read_text() == archive.name)
+
+
 def make_image(image: Image, archive: Path, cache: Path, program: Callable[[str], Path]) -> None:
     """Builds an image and writes it as an OCI archive.
 
@@ -100,6 +126,8 @@ def make_image(image: Image, archive: Path, cache: Path, program: Callable[[str]
             case "pause":
                 source = IMAGES_FOLDER / "pause.c"
                 _run(["gcc", "-O2", "-static", "-o", str(context / "pause"), str(source)])
+            case "kafka":
+                _fetch_kafka(context)
             case "envoy":
                 _fetch_envoy(context)
             case "envoy-gateway":
@@ -107,12 +135,19 @@ def make_image(image: Image, archive: Path, cache: Path, program: Callable[[str]
         has_base = _run([*buildah, "images", "-q", BASE.reference], check=False) != ""
         if not has_base and image.name != "pause":
             _make_base(cache, context)
-        folder = REPOSITORY if image.name.startswith("onepiece-") else context
+        folder = REPOSITORY if image.is_own else context
         _bud(buildah, image, folder)
         target = f"oci-archive:{archive}:{image.reference}"
-        _run([*buildah, "push", "--disable-compression", image.reference, target])
+        _run([*buildah, "push", "--compression-format", "zstd", image.reference, target])
     finally:
         shutil.rmtree(context, ignore_errors=True)
+
+
+def _fetch_kafka(context: Path) -> None:
+    # Needs the platform's own packages, which the levels below 3 are built without.
+    from onepiece.simulation.services import fetch_kafka
+
+    shutil.copytree(fetch_kafka(REPOSITORY / "build" / "kafka-libs"), context / "libs")
 
 
 def _fetch_envoy(context: Path) -> None:
@@ -137,8 +172,10 @@ def _make_base(cache: Path, context: Path) -> None:
 
 def _bud(buildah: list[str], image: Image, folder: Path) -> None:
     command = [*buildah, "bud", "--layers", "--isolation", "chroot", "--pull-never"]
-    # For package managers; where certificates are the machine's own, they hold in a build too.
-    command += ["--network", "host", "-v", f"{_CERTIFICATES}:{_CERTIFICATES}:ro"]
+    command += ["--network", "host"]
+    if image.is_own:
+        # For pip; where certificates are the machine's own, they hold in a build too.
+        command += ["-v", f"{_CERTIFICATES}:{_CERTIFICATES}:ro"]
     command += ["--build-arg", f"PYTHON_IMAGE={BASE.reference}"]
     _run([*command, "-t", image.reference, "-f", str(image.dockerfile), str(folder)])
 

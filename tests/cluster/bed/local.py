@@ -29,8 +29,6 @@ CONTROL, PODS, GATEWAY = 2, 3, 4
 _UP_TIMEOUT_S = 900.0
 _OWN_MOUNTS = ("unshare", "--mount", "--propagation", "private", "--")
 """Begins a command line whose mounts nobody else sees; they go with its last process."""
-_VOLUMES = Path("/tmp/hostpath_pv")
-"""Where the controller manager makes a folder for each volume claim."""
 VOLUMES_FOLDER = "volumes"
 """Where those folders really are, below the bed's."""
 
@@ -134,7 +132,7 @@ class Bed:
         """
         began_s = time.monotonic()
         parts = Parts(self.processes, Cluster(self._kubeconfig))
-        _keep(_VOLUMES, self.folder / VOLUMES_FOLDER)
+        _keep(pods.VOLUMES, self.folder / VOLUMES_FOLDER)
         if level >= PODS:
             for number, folder in enumerate(pods.SYSTEM_FOLDERS):
                 _keep(folder, self.folder / "system" / str(number))
@@ -174,7 +172,7 @@ class Bed:
         if network.has_beds():
             # To remove a folder would take away the mount that another bed has on it.
             return
-        for folder in (_VOLUMES, *pods.SYSTEM_FOLDERS):
+        for folder in (pods.VOLUMES, *pods.SYSTEM_FOLDERS):
             # Only what is empty, so nobody's but the bed's.
             with suppress(OSError):
                 folder.rmdir()

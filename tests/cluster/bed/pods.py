@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bed.build import cache_folder, program_path
 from bed.control_plane import Parts, answers
-from bed.images import IMAGES, archive_path
+from bed.images import IMAGES, archive_path, import_note, is_made
 from bed.network import NODE, PODS
 from bed.processes import STOP_TIMEOUT_S
 from onepiece.errors import Unavailable
@@ -36,6 +36,10 @@ SYSTEM_FOLDERS = (
     *(Path("/run/containerd"), Path("/certs")),
 )
 """Where the parts write whatever they are told; in the bed they are folders of the bed's."""
+VOLUMES = Path("/tmp/hostpath_pv")
+"""Where the controller manager makes a folder for each volume claim, for root alone."""
+_NUM_VOLUMES = 100
+"""Made at the start, for every user, as kind's are: pods are nobody. Each serves one claim."""
 _KERNEL_SETTINGS = (
     *("vm/overcommit_memory", "kernel/panic", "kernel/panic_on_oops"),
     *("kernel/keys/root_maxkeys", "kernel/keys/root_maxbytes"),
@@ -66,6 +70,7 @@ def start_node(parts: Parts, level: int) -> None:
         CommandFailed: The API server refused an object.
     """
     save_kernel_settings(parts.folder)
+    _make_volumes(parts)
     for folder in cgroup_folders(parts.folder):
         make_cgroup(folder)
     _start_containerd(parts, level)
@@ -73,6 +78,26 @@ def start_node(parts: Parts, level: int) -> None:
     _start_kubelet(parts)
     _start_proxy(parts)
     parts.cluster.kubectl("wait", "--for=condition=Ready", f"node/{NODE_NAME}", "--timeout=90s")
+
+
+def _make_volumes(parts: Parts) -> None:
+    volumes = []
+    for number in range(_NUM_VOLUMES):
+        folder = VOLUMES / f"{number:02}"
+        folder.mkdir()
+        folder.chmod(0o777)
+        spec = {
+            "storageClassName": "standard",
+            "capacity": {"storage": "20Gi"},
+            "accessModes": ["ReadWriteOnce", "ReadWriteMany"],
+            "persistentVolumeReclaimPolicy": "Retain",
+            "hostPath": {"path": str(folder)},
+        }
+        metadata = {"name": f"volume-{number:02}"}
+        kind = {"apiVersion": "v1", "kind": "PersistentVolume"}
+        volumes.append({**kind, "metadata": metadata, "spec": spec})
+    objects = {"apiVersion": "v1", "kind": "List", "items": volumes}
+    parts.cluster.kubectl("create", "-f", "-", text=json.dumps(objects))
 
 
 def end_pods(folder: Path) -> None:
@@ -158,11 +183,16 @@ def _start_containerd(parts: Parts, level: int) -> None:
     parts.processes.wait(started, is_ready)
     for image in (image for image in IMAGES if image.level <= level):
         archive = archive_path(image, cache_folder())
-        note = root / f"{image.name}.imported"
-        if note.exists() and note.read_text() == archive.name:
+        if not archive.exists():
+            assert is_made(image, cache_folder())
             continue
         parts.cluster.run(*ctr, "images", "import", str(archive), timeout_s=600.0)
-        note.write_text(archive.name)
+        if image.is_own:
+            names = (image.reference, image.short_reference)
+            parts.cluster.run(*ctr, "images", "tag", "--force", *names)
+        import_note(image, cache_folder()).write_text(archive.name)
+        # Unpacked it is there for good: the archive would be half of its size once more.
+        archive.unlink()
 
 
 def _socket() -> Path:
