@@ -320,6 +320,13 @@ def bench_as_of_memory() -> BenchResult:
     return _of_figures("as-of-memory", "MiB", figures)
 
 
+def bench_serving_capacity() -> BenchResult:
+    """Sizes servers: CPU ms of a request; the bare model, against a page over gRPC."""
+    from onepiece.bench_serving import Load, measure_capacity
+
+    return _of_figures("serving-capacity", "ms of CPU", measure_capacity(Load()))
+
+
 BENCHMARKS: Mapping[str, Callable[[], BenchResult]] = {
     "shared-context": bench_shared_context,
     "one-encode": bench_one_encode,
@@ -337,6 +344,7 @@ BENCHMARKS: Mapping[str, Callable[[], BenchResult]] = {
     "item-freshness": bench_item_freshness,
     "as-of-join": bench_as_of_join,
     "as-of-memory": bench_as_of_memory,
+    "serving-capacity": bench_serving_capacity,
 }
 """Name -> benchmark; the docstring's first line is its help."""
 

@@ -4,6 +4,7 @@
 #                 G = groups, M = slots of a group, X = B * G, N = candidates as given,
 #                 K = tasks, A = attributes of the match bias, R = read positions, J = depths.
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +22,7 @@ from onepiece.models.norms import Segment
 from onepiece.models.protocols import Model, Recalled, ScoredToDepth, Users
 from onepiece.models.reasoning import Reasoning, reason, reason_to_depth
 from onepiece.models.recipe import OnePieceRecipe
-from onepiece.models.recognition import recognition_codes
+from onepiece.models.recognition import recognition_signs
 from onepiece.models.tokens import NUM_DESCRIPTORS, Tokens, is_history
 
 START_BIAS = {"item": 2.0, "type": 1.0}
@@ -84,8 +85,9 @@ class OnePiece(Model):
             dropout=recipe.dropout,
             norm=recipe.norm,
         )
-        codes_NE = recognition_codes(vocabulary, width=recipe.recognition_width)
-        self.register_buffer("codes_NE", torch.from_numpy(codes_NE), persistent=False)
+        # As signs, a byte each: there are as many rows as items.
+        signs_NE = recognition_signs(vocabulary, width=recipe.recognition_width)
+        self.register_buffer("signs_NE", torch.from_numpy(signs_NE), persistent=False)
         if recipe.retrieval_tasks:
             self.retrieval = RetrievalHead(
                 recipe, self.tokens.items.width, num_places=self.tokens.num_places
@@ -306,7 +308,8 @@ class OnePiece(Model):
 
     def _codes(self, item_rows: Tensor) -> Tensor:
         """Looks up the codes of items; zeros where there is nothing to recognise."""
-        return self.get_buffer("codes_NE")[item_rows]
+        signs = self.get_buffer("signs_NE")[item_rows]
+        return signs.float() / math.sqrt(max(signs.shape[-1], 1))
 
     def _attributes_of(self, rows: Tensor) -> Tensor:
         """Looks up the attributes that may match; 0 where there is nothing to recognise."""

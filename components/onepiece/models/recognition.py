@@ -17,8 +17,8 @@ _ROWS_AT_ONCE = 8_192
 """Chosen here: what is computed on the way is several times as big as the codes of these rows."""
 
 
-def recognition_codes(vocabulary: Vocabulary, *, width: int) -> NDArray[np.float32]:
-    """Gives every item a fixed unit vector of signs.
+def recognition_signs(vocabulary: Vocabulary, *, width: int) -> NDArray[np.int8]:
+    """Gives every item a fixed vector of signs; its code is that over its length, sqrt(width).
 
     The `width` items of a category that were ordered most are orthogonal to one another, so
     recalling one of them does not disturb the order of the rest. Other items get random
@@ -29,24 +29,24 @@ def recognition_codes(vocabulary: Vocabulary, *, width: int) -> NDArray[np.float
         width: E, a power of two, or 0 for no codes.
 
     Returns:
-        (N, E) float32; zeros for rows 0 and 1, padding and unknown.
+        (N, E) of -1 and 1; zeros for rows 0 and 1, padding and unknown.
 
     Source:
         Orthogonal signs: Sylvester's Hadamard matrix; random signs: Achlioptas 2003. Their use
         here is ours.
     """
     rank_N = _ranks_in_category(vocabulary)
-    codes_NE = np.zeros((vocabulary.num_items, width), dtype=np.float32)
+    signs_NE = np.zeros((vocabulary.num_items, width), dtype=np.int8)
     for first in range(FIRST_ROW, vocabulary.num_items, _ROWS_AT_ONCE):
         part = slice(first, first + _ROWS_AT_ONCE)
-        codes_NE[part] = _codes(first, rank_N[part], vocabulary.category_codes[part], width)
-    return codes_NE
+        signs_NE[part] = _signs(first, rank_N[part], vocabulary.category_codes[part], width)
+    return signs_NE
 
 
-def _codes(
+def _signs(
     first: int, rank_N: NDArray[np.int64], category_N: NDArray[np.int64], width: int
-) -> NDArray[np.float64]:
-    """Gives the codes of N rows from `first` on, of these ranks in these categories."""
+) -> NDArray[np.int64]:
+    """Gives the signs of N rows from `first` on, of these ranks in these categories."""
     row_N = np.arange(first, first + len(rank_N), dtype=np.uint64)
     is_head_N = rank_N < width
     # Head items: a row of the matrix each, its columns flipped alike for the whole category,
@@ -56,8 +56,7 @@ def _codes(
     column_E = np.arange(width, dtype=np.uint64)
     shared_NE = rank_N[is_head_N].astype(np.uint64)[:, None] & column_E
     is_minus_NE[is_head_N] ^= np.bitwise_count(shared_NE) % 2 == 1
-    codes_NE: NDArray[np.float64] = np.where(is_minus_NE, -1.0, 1.0) / np.sqrt(max(width, 1))
-    return codes_NE
+    return np.where(is_minus_NE, -1, 1)
 
 
 def _random_bits(seed_N: NDArray[np.uint64], width: int) -> NDArray[np.bool_]:

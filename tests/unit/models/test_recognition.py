@@ -10,13 +10,17 @@ from onepiece.context.builder import Context
 from onepiece.context.vocabulary import Vocabulary
 from onepiece.models.inputs import context_tensors
 from onepiece.models.onepiece import OnePiece
-from onepiece.models.recognition import recognition_codes
+from onepiece.models.recognition import recognition_signs
+
+
+def _codes(vocabulary: Vocabulary, *, width: int) -> np.ndarray:
+    return recognition_signs(vocabulary, width=width) / np.sqrt(width)
 
 
 def test_the_most_ordered_items_of_a_category_have_orthogonal_codes(
     vocabulary: Vocabulary,
 ) -> None:
-    codes_NE = recognition_codes(vocabulary, width=8)
+    codes_NE = _codes(vocabulary, width=8)
 
     for category in range(2, 6):
         members = np.flatnonzero(vocabulary.category_codes == category)
@@ -28,7 +32,7 @@ def test_the_most_ordered_items_of_a_category_have_orthogonal_codes(
 def test_every_known_item_has_a_unit_code_and_the_unknown_has_none(
     vocabulary: Vocabulary,
 ) -> None:
-    codes_NE = recognition_codes(vocabulary, width=128)
+    codes_NE = _codes(vocabulary, width=128)
 
     lengths = np.linalg.norm(codes_NE, axis=1)
 
@@ -39,7 +43,7 @@ def test_every_known_item_has_a_unit_code_and_the_unknown_has_none(
 
 def test_items_beyond_the_orthogonal_ones_are_nearly_orthogonal(vocabulary: Vocabulary) -> None:
     one_category = replace(vocabulary, category_codes=np.minimum(vocabulary.category_codes, 2))
-    codes_NE = recognition_codes(one_category, width=16)
+    codes_NE = _codes(one_category, width=16)
 
     order = np.argsort(-vocabulary.order_counts[2:], kind="stable") + 2
     products = codes_NE[order[16:]] @ codes_NE[order[:16]].T
@@ -49,7 +53,7 @@ def test_items_beyond_the_orthogonal_ones_are_nearly_orthogonal(vocabulary: Voca
 
 
 def test_no_width_gives_no_codes(vocabulary: Vocabulary) -> None:
-    assert recognition_codes(vocabulary, width=0).shape == (vocabulary.num_items, 0)
+    assert recognition_signs(vocabulary, width=0).shape == (vocabulary.num_items, 0)
 
 
 def test_before_any_training_a_user_vector_recognises_the_history(

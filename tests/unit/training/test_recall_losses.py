@@ -75,7 +75,7 @@ def test_what_is_recalled_separately_never_changes_what_the_vectors_learn(
 
 def _drop_codes(model: OnePiece) -> None:
     """Lets item vectors be without codes, as the vectors that they meet."""
-    model.codes_NE = model.codes_NE[:, :0]
+    model.signs_NE = model.signs_NE[:, :0]
 
 
 def test_a_recalled_target_costs_less_and_a_recalled_negative_more(examples: Examples) -> None:
