@@ -1,6 +1,5 @@
 """Releases whose pods really run, for levels 3 and 4."""
 
-import json
 import subprocess
 import time
 from collections.abc import Iterator
@@ -28,7 +27,7 @@ def served(cluster: Cluster, shop: Path, values: Path) -> Iterator[Release]:
     cluster.kubectl("label", "namespace", namespace, label)
     made = Release(cluster, namespace, values)
     try:
-        _fill_claim(made, "shop", {"1": shop / "release", "2": shop / "release-2"})
+        fill_claim(made, "shop", {"1": shop / "release", "2": shop / "release-2"})
         made.helm("install")
         made.wait_until_ready(timeout_s=START_TIMEOUT_S)
         yield made
@@ -36,12 +35,13 @@ def served(cluster: Cluster, shop: Path, values: Path) -> Iterator[Release]:
         made.cluster.kubectl("delete", "namespace", namespace, "--timeout=110s")
 
 
-def _fill_claim(release: Release, name: str, releases: dict[str, Path]) -> None:
-    """Makes a volume claim and puts releases on it, readable for every user, as pods are nobody."""
-    size = {"requests": {"storage": "1Gi"}}
-    spec = {"accessModes": ["ReadWriteMany"], "resources": size}
-    claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name}}
-    release.kubectl("create", "-f", "-", text=json.dumps({**claim, "spec": spec}))
+def fill_claim(release: Release, name: str, files: dict[str, Path]) -> Path:
+    """Makes a volume claim and puts files on it by their path there, readable for every user.
+
+    Returns:
+        The folder of this machine that the claim is.
+    """
+    release.make_claim(name)
     bound = ["wait", f"pvc/{name}", "--for=jsonpath={.status.phase}=Bound", "--timeout=60s"]
     release.kubectl(*bound)
     volume = release.kubectl("get", f"pvc/{name}", "-o", "jsonpath={.spec.volumeName}").out
@@ -49,6 +49,8 @@ def _fill_claim(release: Release, name: str, releases: dict[str, Path]) -> None:
         "get", f"pv/{volume}", "-o", "jsonpath={.spec.hostPath.path}"
     ).out
     folder = DEFAULT_FOLDER / VOLUMES_FOLDER / Path(path).name
-    for number, source in releases.items():
-        subprocess.run(["cp", "-r", source, folder / number], check=True)
+    for path, source in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["cp", "-r", source, folder / path], check=True)
     subprocess.run(["chmod", "-R", "a+rX", folder], check=True)
+    return folder
