@@ -4,7 +4,7 @@ import statistics
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,12 +14,16 @@ from onepiece.bench_online import Figures
 from onepiece.events.history_fold import HistoryRecipe
 from onepiece.events.kafka_checkpoints import Checkpoints
 from onepiece.events.kafka_clients import new_group_reader, new_producer, send_event, topic_of_kind
+from onepiece.events.kafka_follower import LiveHistoryConsumer
 from onepiece.events.kafka_history import KafkaHistoryConsumer
+from onepiece.events.kafka_live_group import LiveGroupTopic
+from onepiece.events.kafka_rebuild import Rebuilt, rebuild
 from onepiece.events.kafka_settings import KafkaSettings
 from onepiece.events.kafka_topics import create_topics
 from onepiece.events.schema import Click, Event, dump_event
 from onepiece.events.topics import HISTORY_KINDS
 from onepiece.features.consume import collect_rarely
+from onepiece.features.rebuild_commands import live_consumer
 from onepiece.features.redis_store import RedisStore
 from onepiece.features.store import SignalKey
 from onepiece.simulation.fault_events import shop_catalogue, shop_events
@@ -37,7 +41,10 @@ NUM_PROBED = 1_500
 
 
 def time_throughput() -> Figures:
-    """Reads a backlog: bare kafka-python that counts messages, and our consumer into Redis."""
+    """Reads a backlog: bare kafka-python that counts messages, and our consumer into Redis.
+
+    Then the same events are rebuilt, once, beside a consumer that is live.
+    """
     with running() as (settings, store):
         fill(settings, shop_events(NUM_EVENTS, num_users=NUM_USERS, seed=0, rate_per_s=20_000.0))
         bare: list[float] = []
@@ -49,6 +56,7 @@ def time_throughput() -> Figures:
             elapsed_s, cpu_s = _consume(settings, store, f"ours-{number}")
             ours.append(NUM_EVENTS / elapsed_s)
             cpu_us.append(cpu_s * 1e6 / NUM_EVENTS)
+        rebuilt = _rebuild(settings, store)
     others = {
         "ours_events_per_s": statistics.median(ours),
         "ours_events_per_s_least": min(ours),
@@ -56,6 +64,9 @@ def time_throughput() -> Figures:
         "ours_cpu_us_per_event": statistics.median(cpu_us),
         "ours_events_per_cpu_s": 1e6 / statistics.median(cpu_us),
         "bare_events_per_s": statistics.median(bare),
+        "rebuild_fold_s": rebuilt.fold_s,
+        "rebuild_events_per_s": rebuilt.num_events / rebuilt.fold_s,
+        "rebuild_switch_s": rebuilt.switch_s,
     }
     return Figures(
         1e6 / statistics.median(bare),
@@ -140,7 +151,9 @@ def read_bare(settings: KafkaSettings, group: str) -> float:
     return elapsed_s
 
 
-def _consumer(settings: KafkaSettings, store: RedisStore, *, group: str) -> KafkaHistoryConsumer:
+def _consumer(
+    settings: KafkaSettings, store: RedisStore | None, *, group: str
+) -> KafkaHistoryConsumer:
     return KafkaHistoryConsumer(
         settings,
         store,
@@ -149,7 +162,7 @@ def _consumer(settings: KafkaSettings, store: RedisStore, *, group: str) -> Kafk
         recipe=HistoryRecipe(),
         monotonic_s=time.monotonic,
         now_ms=lambda: time.time_ns() // 1_000_000,
-        store_id=store.server_id,
+        store_id=(lambda: "") if store is None else store.server_id,
     )
 
 
@@ -171,7 +184,40 @@ def _consume(settings: KafkaSettings, store: RedisStore, group: str) -> tuple[fl
     return elapsed
 
 
-def _poll_until(consumer: KafkaHistoryConsumer, stop: threading.Event) -> None:
+def _rebuild(settings: KafkaSettings, store: RedisStore) -> Rebuilt:
+    """Folds the backlog anew while a consumer is live, which then replaces every row."""
+
+    def start(group: str) -> KafkaHistoryConsumer:
+        return _consumer(settings, None, group=group)
+
+    stop = threading.Event()
+    with (
+        live_consumer(
+            settings,
+            store,
+            category_of=shop_catalogue().category_of,
+            recipe=HistoryRecipe(),
+            checkpoint_interval_s=1.0,
+        ) as live,
+        closing(LiveGroupTopic(settings)) as topic,
+    ):
+        num_read = 0
+        while num_read < NUM_EVENTS:
+            num_read += live.poll()
+        following = threading.Thread(target=_poll_until, args=(live, stop), daemon=True)
+        following.start()
+        clock, pause = time.monotonic, time.sleep
+        rebuilt = rebuild(
+            settings, topic, start=start, monotonic_s=clock, pause=pause, timeout_s=600.0
+        )
+        stop.set()
+        following.join()
+    return rebuilt
+
+
+def _poll_until(
+    consumer: KafkaHistoryConsumer | LiveHistoryConsumer, stop: threading.Event
+) -> None:
     while not stop.is_set():
         consumer.poll()
 
