@@ -133,6 +133,8 @@ def test_servers_killed_without_notice_come_back_and_lose_requests_only_meanwhil
     release: Release, tmp_path: Path, record_property: Callable
 ):
     killed_s = []
+    # KServe begins with one server; its autoscaler adds the second.
+    wait_for_rollout(release)
 
     # One after the other, since the first may have had no connection: then the second has them all.
     with load(release, tmp_path) as counts:
