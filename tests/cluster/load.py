@@ -2,7 +2,7 @@
 
 Arguments: URL of REST, host:port of gRPC, the file to wait for, the fewest requests of each.
 Prints JSON: of each door the number asked, the answers by model version,
-those of a fallback by its reason, and what failed.
+those of a fallback by its reason, and what failed, after the second of its failure.
 """
 
 import json
@@ -50,7 +50,7 @@ class Asker:
                 told = answer.model_version if answer.request_id == f"r{number}" else "not its own"
                 failure = None
             except OnePieceError as error:
-                failure = f"{time.strftime('%H:%M:%S')} {type(error).__name__}: {error}"
+                failure = f"{time.time():.3f} {type(error).__name__}: {error}"
             with self._lock:
                 if failure is None:
                     self.models[told] += 1

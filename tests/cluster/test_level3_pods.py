@@ -4,6 +4,8 @@ The images come from our own Dockerfiles; KServe makes the pods, the kubelet run
 """
 
 import json
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from bed.__main__ import DEFAULT_FOLDER
 from bed.clients import Cluster
+from bed.pods import cgroup_folders
 from real_pods import START_TIMEOUT_S, served
 from releases import Release
 
@@ -21,6 +25,8 @@ HERE = Path(__file__).resolve().parent
 SERVER = "onepiece-recommend-a-predictor"
 FEWEST_REQUESTS = 5000
 """Of REST and of gRPC each, during one change."""
+LONGEST_LOSS_S = 10.0
+"""After a server was killed: until the kubelet saw it and nobody is sent there any more."""
 
 
 @pytest.fixture(scope="module")
@@ -121,3 +127,50 @@ def test_a_deleted_pod_loses_no_request(
     for door in ("rest", "grpc"):
         assert counts[door]["failures"] == []
         assert counts[door]["asked"] >= FEWEST_REQUESTS
+
+
+def test_servers_killed_without_notice_come_back_and_lose_requests_only_meanwhile(
+    release: Release, tmp_path: Path, record_property: Callable
+):
+    killed_s = []
+    # KServe begins with one server; its autoscaler adds the second.
+    wait_for_rollout(release)
+
+    # One after the other, since the first may have had no connection: then the second has them all.
+    with load(release, tmp_path) as counts:
+        for pod in server_pods(release):
+            killed_s.append(kill_without_notice(release, pod))
+            wait_until_restarted(release, pod)
+            record_property("seconds_until_back", round(time.time() - killed_s[-1], 1))
+
+    for door in ("rest", "grpc"):
+        failed = counts[door]["failures"]
+        seconds_after = [
+            min((float(failure.split()[0]) - one for one in killed_s), key=abs)
+            for failure in failed
+        ]
+        record_property(f"{door}_failed", f"{len(failed)} of {counts[door]['asked']}")
+        record_property(f"{door}_longest_loss_s", round(max(seconds_after, default=0.0), 2))
+        record_property(f"{door}_first", failed[:3])
+        assert counts[door]["asked"] >= FEWEST_REQUESTS
+        assert {failure.split()[1] for failure in failed} <= {"Unavailable:"}
+        assert all(-0.1 < each < LONGEST_LOSS_S for each in seconds_after)
+
+
+def kill_without_notice(release: Release, pod: str) -> float:
+    """Kills the first process of a pod's container; returns the second at which it did."""
+    path = "jsonpath={.status.containerStatuses[0].containerID}"
+    name = release.kubectl("get", pod, "-o", path).out.rpartition("/")[2]
+    [file] = cgroup_folders(DEFAULT_FOLDER)[0].rglob(f"{name}/cgroup.procs")
+    killed_s = time.time()
+    os.kill(min(map(int, file.read_text().split())), signal.SIGKILL)
+    return killed_s
+
+
+def wait_until_restarted(release: Release, pod: str) -> None:
+    """Returns once a pod's container runs anew and is ready."""
+    path = "jsonpath={.status.containerStatuses[0]['restartCount','ready']}"
+    deadline_s = time.monotonic() + START_TIMEOUT_S
+    while release.kubectl("get", pod, "-o", path).out != "1 true":
+        assert time.monotonic() < deadline_s, "the server does not come back"
+        time.sleep(0.5)
