@@ -33,7 +33,9 @@ from onepiece.serving.schemas import (
 DEFAULT_TIMEOUT_S = 5.0
 """Chosen here: above the server's own deadline, so that its reason arrives."""
 _CHANNEL_OPTIONS = (
-    # By default a server that was away is tried again after up to 120 s.
+    # By default a server that was away is tried again after 1 to 120 s, and all calls fail at once
+    # until then: behind a Service another server would have answered.
+    ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 1_000),
     # Of a name with several addresses all are used.
     ("grpc.lb_policy_name", "round_robin"),
