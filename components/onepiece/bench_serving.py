@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -40,12 +41,9 @@ from onepiece.features.redis_settings import RedisSettings
 from onepiece.models.inputs import candidate_tensors, context_tensors
 from onepiece.serving.client import GrpcClient, HttpClient, ServingClient
 from onepiece.serving.schemas import PRE_RANK, RECOMMEND, RETRIEVE, Answer, AnyRequest
-from onepiece.serving.settings import PREFIX as SERVING
+from onepiece.simulation.demo_processes import ANSWER_TIMEOUT_S, PATIENT
 
 METHODS = (RECOMMEND, RETRIEVE, PRE_RANK)
-PATIENT = {f"{SERVING}SIGNALS_TIMEOUT_S": "30", f"{SERVING}DEADLINE_S": "120"}
-"""The model answers every request, however busy the machine is; a fallback would be faster."""
-TIMEOUT_S = 120.0
 SEED = 0
 """Of the requests."""
 MIB = 2**20
@@ -160,7 +158,7 @@ def _rounds(server: _Server, num_items: int, load: Load, *, core: int) -> dict[s
                     (together, load.num_together, load.num_callers),
                 ):
                     requests = list(islice(seeded, count))
-                    one = _ask(server.pid, _call(client, method), requests, callers)
+                    one = _ask(server.pid, partial(client.ask, method), requests, callers)
                     asked.setdefault(f"{door}_{method}", []).append(one)
     found = {
         "bare_forward_cpu_ms": statistics.median(forward_ms),
@@ -198,16 +196,7 @@ def _ask_all(server: _Server, num_items: int, *, num_requests: int) -> None:
     for client in server.clients.values():
         for method in METHODS:
             seeded = synthetic_requests(method, num_items=num_items, seed=SEED)
-            _ask(server.pid, _call(client, method), list(islice(seeded, num_requests)), 1)
-
-
-def _call(client: ServingClient, method: str) -> Callable[..., Answer]:
-    calls: Mapping[str, Callable[..., Answer]] = {
-        RECOMMEND: client.recommend,
-        RETRIEVE: client.retrieve,
-        PRE_RANK: client.pre_rank,
-    }
-    return calls[method]
+            _ask(server.pid, partial(client.ask, method), list(islice(seeded, num_requests)), 1)
 
 
 def _ask(
@@ -242,6 +231,7 @@ def _running_server(
     _in_a_process(write_synthetic_release, release, num_items, redis)
     command = [sys.executable, "-m", "onepiece.cli", "serving", "kserve", "--json"]
     command += ["--release", str(release), "--http-port=0", "--grpc-port=0", "--drain-delay-s=0"]
+    # The model answers however busy the machine is; a fallback would be faster.
     environment = {**os.environ, **PATIENT, f"{REDIS}ADDRESS": redis.address}
     start_s = time.perf_counter()
     with _pinned({core}):
@@ -255,8 +245,8 @@ def _running_server(
             ready = json.loads(line)
             start_s = time.perf_counter() - start_s
             with (
-                HttpClient(ready["http_url"], timeout_s=TIMEOUT_S) as rest,
-                GrpcClient(ready["grpc_target"], timeout_s=TIMEOUT_S) as grpc,
+                HttpClient(ready["http_url"], timeout_s=ANSWER_TIMEOUT_S) as rest,
+                GrpcClient(ready["grpc_target"], timeout_s=ANSWER_TIMEOUT_S) as grpc,
             ):
                 yield _Server(process.pid, start_s, {"grpc": grpc, "rest": rest}, release, redis)
         finally:

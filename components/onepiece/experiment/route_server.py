@@ -120,11 +120,11 @@ class RouteService:
                 f"{self._settings.max_in_flight} are taken at once; try again later or add routers"
             )
         if isinstance(request, RecommendRequest):
-            ask = partial(self._clients.recommend, left_s=left_s)
+            ask = partial(self._clients.recommend, timeout_s=left_s)
             return self._router.recommend(request, ask=ask)
         if isinstance(request, PreRankRequest):
-            return self._clients.pre_rank(request, left_s=left_s)
-        return self._clients.retrieve(request, left_s=left_s)
+            return self._clients.pre_rank(request, timeout_s=left_s)
+        return self._clients.retrieve(request, timeout_s=left_s)
 
 
 async def serve_router(

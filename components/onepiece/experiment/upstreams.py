@@ -1,6 +1,6 @@
 """Where the router's requests go: one server for all arms, or one for each arm of a layer."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Annotated, Self
 
@@ -13,9 +13,6 @@ from onepiece.serving.client import GrpcClient, HttpClient, ServingClient
 from onepiece.serving.schemas import (
     Answer,
     AnyRequest,
-    PreRankRequest,
-    RecommendRequest,
-    RetrieveRequest,
 )
 
 ARM_HEADER = "x-onepiece-arm"
@@ -56,11 +53,10 @@ class Upstreams(BaseModel):
         return self
 
 
-class ArmClients:
-    """Asks the server of a user's arm; used by many threads at once.
+class ArmClients(ServingClient):
+    """Asks the server of a user's arm.
 
-    `left_s` is how long the caller still waits: the server is told so over gRPC, and nobody waits
-    for it longer. None: the caller did not say. A wait never exceeds `timeout_s`.
+    A wait never exceeds the one that it was made with; over gRPC the server is told how long.
     """
 
     def __init__(
@@ -101,25 +97,14 @@ class ArmClients:
             self._clients[arm] = client
             self._places[arm] = f"the servers of arm {arm!r}, {address}," if arm else address
 
-    def recommend(self, request: RecommendRequest, *, left_s: float | None = None) -> Answer:
-        """Asks for a page; see the class."""
-        return self._ask(
-            request,
-            left_s,
-            lambda client, longest_s: client.recommend(request, timeout_s=longest_s),
-        )
-
-    def retrieve(self, request: RetrieveRequest, *, left_s: float | None = None) -> Answer:
-        """Asks for candidates; see the class."""
-        return self._ask(
-            request, left_s, lambda client, longest_s: client.retrieve(request, timeout_s=longest_s)
-        )
-
-    def pre_rank(self, request: PreRankRequest, *, left_s: float | None = None) -> Answer:
-        """Asks for an order of candidates; see the class."""
-        return self._ask(
-            request, left_s, lambda client, longest_s: client.pre_rank(request, timeout_s=longest_s)
-        )
+    def ask(self, method: str, request: AnyRequest, *, timeout_s: float | None = None) -> Answer:
+        """Asks the servers of the user's arm."""
+        arm = "" if self._layer is None else self._arm_of(request.user_id)
+        longest_s = self._timeout_s if timeout_s is None else min(timeout_s, self._timeout_s)
+        try:
+            return self._clients[arm].ask(method, request, timeout_s=longest_s)
+        except (Unavailable, DeadlineExceeded) as error:
+            raise type(error)(f"{self._places[arm]} gave no answer: {error}") from error
 
     def check(self) -> None:
         """Asks every server whether it answers.
@@ -136,19 +121,6 @@ class ArmClients:
     def close(self) -> None:
         """Closes the connections."""
         self._closing.close()
-
-    def _ask(
-        self,
-        request: AnyRequest,
-        left_s: float | None,
-        ask: Callable[[ServingClient, float], Answer],
-    ) -> Answer:
-        arm = "" if self._layer is None else self._arm_of(request.user_id)
-        longest_s = self._timeout_s if left_s is None else min(left_s, self._timeout_s)
-        try:
-            return ask(self._clients[arm], longest_s)
-        except (Unavailable, DeadlineExceeded) as error:
-            raise type(error)(f"{self._places[arm]} gave no answer: {error}") from error
 
     def _arm_of(self, user_id: str) -> str:
         """Names her arm; who takes no part gets the control."""

@@ -1,9 +1,10 @@
 """A typed client of the serving application, over REST or gRPC; errors come back as ours."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import grpc
 import httpx
@@ -42,24 +43,30 @@ _CHANNEL_OPTIONS = (
 )
 
 
-class ServingClient(Protocol):
-    """Asks a server; safe to use from many threads, keeps its connections open.
+class ServingClient(ABC):
+    """Asks a server; safe to use from many threads.
 
-    `timeout_s` is the longest wait for that answer; None: the client's own.
+    It keeps its connections open, to the end of a `with` block. `timeout_s` is the longest wait
+    for that answer; None: the client's own.
     """
 
     def retrieve(self, request: RetrieveRequest, *, timeout_s: float | None = None) -> Answer:
         """Asks for candidates."""
-        ...
+        return self.ask(RETRIEVE, request, timeout_s=timeout_s)
 
     def pre_rank(self, request: PreRankRequest, *, timeout_s: float | None = None) -> Answer:
         """Asks for an order of candidates."""
-        ...
+        return self.ask(PRE_RANK, request, timeout_s=timeout_s)
 
     def recommend(self, request: RecommendRequest, *, timeout_s: float | None = None) -> Answer:
         """Asks for a page."""
-        ...
+        return self.ask(RECOMMEND, request, timeout_s=timeout_s)
 
+    @abstractmethod
+    def ask(self, method: str, request: AnyRequest, *, timeout_s: float | None = None) -> Answer:
+        """Asks by a method's name, which must be that of the request's kind."""
+
+    @abstractmethod
     def check(self) -> None:
         """Asks whether the server answers requests.
 
@@ -67,15 +74,10 @@ class ServingClient(Protocol):
             Unavailable: It does not, or not yet.
             DeadlineExceeded: It said nothing in time.
         """
-        ...
 
+    @abstractmethod
     def close(self) -> None:
         """Closes the connections."""
-        ...
-
-
-class _Closing:
-    """Closes a client at the end of a `with` block."""
 
     def __enter__(self) -> Self:
         return self
@@ -88,12 +90,8 @@ class _Closing:
     ) -> None:
         self.close()
 
-    def close(self) -> None:
-        """Closes the connections."""
-        raise NotImplementedError
 
-
-class HttpClient(_Closing):
+class HttpClient(ServingClient):
     """A `ServingClient` over REST."""
 
     def __init__(
@@ -126,29 +124,8 @@ class HttpClient(_Closing):
             transport=transport,
         )
 
-    def retrieve(self, request: RetrieveRequest, *, timeout_s: float | None = None) -> Answer:
-        """Asks for candidates."""
-        return self._post(RETRIEVE, request, timeout_s)
-
-    def pre_rank(self, request: PreRankRequest, *, timeout_s: float | None = None) -> Answer:
-        """Asks for an order of candidates."""
-        return self._post(PRE_RANK, request, timeout_s)
-
-    def recommend(self, request: RecommendRequest, *, timeout_s: float | None = None) -> Answer:
-        """Asks for a page."""
-        return self._post(RECOMMEND, request, timeout_s)
-
-    def check(self) -> None:
-        """Asks the server's health."""
-        response = self._send("GET", "/v1/health")
-        if response.status_code != httpx.codes.OK:
-            raise Unavailable(f"{self._url} is not ready ({response.status_code})")
-
-    def close(self) -> None:
-        """Closes the connections."""
-        self._http.close()
-
-    def _post(self, method: str, request: AnyRequest, timeout_s: float | None) -> Answer:
+    def ask(self, method: str, request: AnyRequest, *, timeout_s: float | None = None) -> Answer:
+        """Posts the request as JSON."""
         response = self._send(
             "POST",
             f"/v1/{method}",
@@ -159,6 +136,16 @@ class HttpClient(_Closing):
         if response.status_code != httpx.codes.OK:
             raise _error_of_response(response)
         return Answer.model_validate_json(response.content)
+
+    def check(self) -> None:
+        """Asks the server's health."""
+        response = self._send("GET", "/v1/health")
+        if response.status_code != httpx.codes.OK:
+            raise Unavailable(f"{self._url} is not ready ({response.status_code})")
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._http.close()
 
     def _send(
         self, verb: str, path: str, *, timeout_s: float | None = None, **content: Any
@@ -172,7 +159,7 @@ class HttpClient(_Closing):
             raise _unreachable(self._url, str(error)) from error
 
 
-class GrpcClient(_Closing):
+class GrpcClient(ServingClient):
     """A `ServingClient` over gRPC."""
 
     def __init__(
@@ -208,17 +195,10 @@ class GrpcClient(_Closing):
             )
         }
 
-    def retrieve(self, request: RetrieveRequest, *, timeout_s: float | None = None) -> Answer:
-        """Asks for candidates."""
-        return self._call(RETRIEVE, request, timeout_s)
-
-    def pre_rank(self, request: PreRankRequest, *, timeout_s: float | None = None) -> Answer:
-        """Asks for an order of candidates."""
-        return self._call(PRE_RANK, request, timeout_s)
-
-    def recommend(self, request: RecommendRequest, *, timeout_s: float | None = None) -> Answer:
-        """Asks for a page."""
-        return self._call(RECOMMEND, request, timeout_s)
+    def ask(self, method: str, request: AnyRequest, *, timeout_s: float | None = None) -> Answer:
+        """Calls the method with the request as its message."""
+        longest_s = self._timeout_s if timeout_s is None else timeout_s
+        return answer_of_message(self._send(method, message_of_request(request), longest_s))
 
     def check(self) -> None:
         """Asks for nothing: a server that answers refuses that in its own words."""
@@ -228,10 +208,6 @@ class GrpcClient(_Closing):
     def close(self) -> None:
         """Closes the connections."""
         self._channel.close()
-
-    def _call(self, method: str, request: AnyRequest, timeout_s: float | None) -> Answer:
-        longest_s = self._timeout_s if timeout_s is None else timeout_s
-        return answer_of_message(self._send(method, message_of_request(request), longest_s))
 
     def _send(self, method: str, message: Message, longest_s: float) -> AnswerMessage:
         try:

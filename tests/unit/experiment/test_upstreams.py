@@ -296,7 +296,7 @@ def test_a_server_that_is_late_is_named_with_its_arm(kind, request, rest, connec
     clients = connect(layer=LAYER.name, address=rest.address, arms={arm: server.address})
 
     with pytest.raises(DeadlineExceeded, match=f"arm '{arm}', .* did not answer within 0.2 s"):
-        clients.retrieve(RetrieveRequest(**FIELDS, user_id=user_of(arm)), left_s=0.2)
+        clients.retrieve(RetrieveRequest(**FIELDS, user_id=user_of(arm)), timeout_s=0.2)
 
 
 @pytest.mark.parametrize(
