@@ -1,12 +1,12 @@
 # The serve image: builds indexes; answers over REST and gRPC; routes experiments (extra `serve`).
 # Build from the repository's root: docker build -f components/serve.Dockerfile .
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
-ARG UV=uv==0.13.9
+ARG UV=uv==0.13.9 UV_LINK_MODE=copy UV_PYTHON=/opt/onepiece/bin/python
+# Bytecode that is checked by nothing holds no times: two builds have the same bytes.
+ARG UV_COMPILE_BYTECODE=1 PYC_INVALIDATION_MODE=UNCHECKED_HASH PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE=1
 
 FROM ${PYTHON_IMAGE} AS dependencies
-# Bytecode that is checked by nothing holds no times: two builds have the same bytes.
-ARG UV UV_LINK_MODE=copy UV_PYTHON=/opt/onepiece/bin/python \
-    UV_COMPILE_BYTECODE=1 PYC_INVALIDATION_MODE=UNCHECKED_HASH PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE=1
+ARG UV UV_LINK_MODE UV_PYTHON UV_COMPILE_BYTECODE PYC_INVALIDATION_MODE PYTHONHASHSEED PYTHONDONTWRITEBYTECODE
 WORKDIR /src
 COPY requirements.lock overrides.txt ./
 # PyTorch with CUDA's libraries: nearly all of the size, in a layer that the serve and the train image share.
@@ -26,8 +26,7 @@ RUN python -m pip install --quiet --no-cache-dir --target /tmp/uv $UV && export 
  && rm -r /tmp/uv
 
 FROM dependencies AS build
-ARG UV UV_LINK_MODE=copy UV_PYTHON=/opt/onepiece/bin/python \
-    UV_COMPILE_BYTECODE=1 PYC_INVALIDATION_MODE=UNCHECKED_HASH PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE=1
+ARG UV UV_LINK_MODE UV_PYTHON UV_COMPILE_BYTECODE PYC_INVALIDATION_MODE PYTHONHASHSEED PYTHONDONTWRITEBYTECODE
 RUN python -m pip install --no-cache-dir $UV
 COPY components/sbom.lock ./
 RUN uv venv --python python3.11 /opt/sbom \
