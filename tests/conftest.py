@@ -1,17 +1,20 @@
 """Fixtures that every folder of tests shares."""
 
+import importlib.util
 import json
 import os
 import random
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pytest
@@ -26,6 +29,31 @@ if TYPE_CHECKING:
 def repository() -> Path:
     """The root of the checkout."""
     return Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def training_world(repository: Path) -> ModuleType:
+    """The small shop of the tests of training, which is in no package."""
+    path = repository / "tests" / "unit" / "training" / "world.py"
+    spec = importlib.util.spec_from_file_location("training_world", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def tiny_examples(
+    repository: Path, training_world: ModuleType, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A folder of its examples for `ray_jobs/recipes/tiny.yaml`."""
+    from onepiece.parsing import read_recipe
+    from onepiece.training.recipe import TrainingRecipe
+
+    recipe = read_recipe(repository / "ray_jobs" / "recipes" / "tiny.yaml", TrainingRecipe)
+    folder = tmp_path_factory.mktemp("data") / "examples"
+    training_world.make_world(tmp_path_factory.mktemp("world")).build(recipe, folder)
+    return folder
 
 
 def _skip_or_fail(reason: str) -> None:

@@ -1,8 +1,6 @@
 """Level 3: a RayJob made by kubectl trains a bundle in pods of our train image."""
 
-import importlib.util
 import json
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,8 +12,6 @@ from real_pods import fill_claim
 from releases import Release
 
 from onepiece.bundle import load_bundle
-from onepiece.parsing import read_recipe
-from onepiece.training.recipe import TrainingRecipe
 
 pytestmark = [pytest.mark.level(3), pytest.mark.timeout(1800)]
 
@@ -34,25 +30,11 @@ def namespace_of_manifests(cluster: Cluster) -> Iterator[Release]:
     cluster.kubectl("delete", "namespace", "onepiece", "--timeout=110s")
 
 
-@pytest.fixture(scope="module")
-def examples(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Examples of the unit tests' small shop, for the job's recipe."""
-    path = repository / "tests" / "unit" / "training" / "world.py"
-    spec = importlib.util.spec_from_file_location("training_world", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    folder = tmp_path_factory.mktemp("training") / "examples"
-    recipe = read_recipe(repository / "ray_jobs" / "recipes" / "tiny.yaml", TrainingRecipe)
-    module.make_world(folder.parent).build(recipe, folder)
-    return folder
-
-
 def test_a_rayjob_made_by_kubectl_trains_a_bundle(
-    namespace_of_manifests: Release, examples: Path, record_property: Callable
+    namespace_of_manifests: Release, tiny_examples: Path, record_property: Callable
 ):
     made = namespace_of_manifests
-    shop = fill_claim(made, "onepiece-shop", {"examples/current": examples})
+    shop = fill_claim(made, "onepiece-shop", {"examples/current": tiny_examples})
     began_s = time.monotonic()
 
     name = made.kubectl("create", "-f", str(JOB), "-o", "name").out.strip()

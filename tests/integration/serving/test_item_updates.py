@@ -1,10 +1,8 @@
 """Prices from a real topic in what a server answers."""
 
 import gc
-import importlib.util
 import json
 import statistics
-import sys
 import time
 import uuid
 
@@ -25,16 +23,6 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 BY_PRICE = "fusion: {relevance_weight: 0.0, value_weight: 1.0}"
 NUM_CHANGES = 30
-
-
-@pytest.fixture(scope="module")
-def world_module(repository):
-    source = repository / "tests/unit/serving/world.py"
-    spec = importlib.util.spec_from_file_location("serving_world", source)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """One small shop (world.py) and its examples, for all tests of training."""
 
-import importlib.util
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -14,13 +12,8 @@ from onepiece.training.recipe import TrainingRecipe
 
 
 @pytest.fixture(scope="session")
-def world_module() -> ModuleType:
-    path = Path(__file__).with_name("world.py")
-    spec = importlib.util.spec_from_file_location("training_world", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+def world_module(training_world: ModuleType) -> ModuleType:
+    return training_world
 
 
 @pytest.fixture(scope="session")
