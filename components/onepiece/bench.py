@@ -11,7 +11,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -172,7 +172,7 @@ def bench_context_parts() -> BenchResult:
 
 def bench_history_writes() -> BenchResult:
     """Writes 64 users' histories to Feast on SQLite; one by one, against one micro-batch."""
-    from onepiece.events.history import HistoryUpdate
+    from onepiece.events.history import HistoryUpdate, MemoryUpdate
     from onepiece.events.interactions import Interactions
     from onepiece.features.feast_settings import FeatureStoreSettings
     from onepiece.features.feast_store import FeastStore
@@ -183,12 +183,6 @@ def bench_history_writes() -> BenchResult:
         actions=(1,) * num_events,
         at_ms=tuple(range(at_ms, at_ms + num_events)),
     )
-    updates = [
-        HistoryUpdate(
-            f"user-{number}", at_ms + num_events, past, {"milk": past}, num_events=num_events
-        )
-        for number in range(num_users)
-    ]
     with TemporaryDirectory() as folder:
         store = FeastStore.create(
             Path("feature_repo"), FeatureStoreSettings(folder=Path(folder) / "store")
@@ -198,8 +192,12 @@ def bench_history_writes() -> BenchResult:
 
         def newer() -> list[HistoryUpdate]:
             """What is not newer is not written."""
-            version = next(versions)
-            return [replace(update, num_events=version) for update in updates]
+            version, instant_ms = next(versions), at_ms + num_events
+            memories = {"milk": MemoryUpdate(instant_ms, past, num_events=version)}
+            return [
+                HistoryUpdate(f"user-{number}", instant_ms, past, memories, num_events=version)
+                for number in range(num_users)
+            ]
 
         def one_by_one() -> None:
             for update in newer():

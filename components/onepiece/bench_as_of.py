@@ -7,6 +7,7 @@ import multiprocessing
 import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -100,15 +101,17 @@ def _write_files(folder: Path, num_users: int) -> int:
 def _states(last: HistoryUpdate) -> Iterator[HistoryUpdate]:
     """Makes earlier states of a history, each with the memory that its last event changed."""
     recent = last.recent
-    category_of = {item: name for name, memory in last.memories.items() for item in memory.item_ids}
+    category_of = {
+        item: name for name, memory in last.memories.items() for item in memory.events.item_ids
+    }
     ends = np.unique(np.linspace(1, len(recent), STATES_PER_USER).astype(int)).tolist()
     for end in ends:
-        category = category_of[recent.item_ids[end - 1]]
+        category, at_ms = category_of[recent.item_ids[end - 1]], recent.at_ms[end - 1]
         yield HistoryUpdate(
             last.user_id,
-            recent.at_ms[end - 1],
+            at_ms,
             Interactions(recent.item_ids[:end], recent.actions[:end], recent.at_ms[:end]),
-            {category: last.memories[category]},
+            {category: replace(last.memories[category], available_at_ms=at_ms, num_events=end)},
             num_events=end,
         )
 

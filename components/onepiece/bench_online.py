@@ -127,7 +127,7 @@ def time_writes() -> Figures:
         "ours_server_cpu_us_a_row": server_us["ours"],
         "ours_cpu_over_bare": cpu_us["ours"] / cpu_us["bare"],
     }
-    entries = sum(len(u.recent) + sum(map(len, u.memories.values())) for u in updates)
+    entries = sum(len(u.recent) + sum(len(m.events) for m in u.memories.values()) for u in updates)
     return Figures(
         cpu_us["bare"],
         cpu_us["ours"],

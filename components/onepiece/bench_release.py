@@ -20,7 +20,7 @@ from onepiece.context.request import Candidates, ContextRequest
 from onepiece.context.vocabulary import build_vocabulary
 from onepiece.events.anchors import Anchors, QueryUpdate
 from onepiece.events.catalogue import Catalogue
-from onepiece.events.history import HistoryRecipe, HistoryUpdate
+from onepiece.events.history import HistoryRecipe, HistoryUpdate, MemoryUpdate
 from onepiece.events.interactions import Interactions
 from onepiece.events.schema import DAY_MS
 from onepiece.features.feast_settings import FeatureStoreSettings, save_settings
@@ -208,7 +208,7 @@ def _write_features(store: OnlineStore, num_items: int) -> None:
                 _user_id(number),
                 NOW_MS - 1,
                 _past(tuple(_item_id(n) for n in anywhere.tolist())),
-                {_category_id(category): memory},
+                {_category_id(category): MemoryUpdate(NOW_MS - 1, memory, num_events=len(memory))},
                 num_events=len(memory),
             )
         )

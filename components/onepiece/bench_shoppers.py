@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from onepiece.events.history import HistoryRecipe, HistoryUpdate
+from onepiece.events.history import HistoryRecipe, HistoryUpdate, MemoryUpdate
 from onepiece.events.interactions import Interactions
 from onepiece.features.redis_settings import RedisSettings
 from onepiece.simulation.services import VOLATILE, RedisService, free_ports
@@ -40,7 +40,7 @@ def full_history(number: int, recipe: HistoryRecipe) -> HistoryUpdate:
         f"user-{number:07d}",
         NOW_MS,
         past(recipe.max_recent_events),
-        {"category-00": memory},
+        {"category-00": MemoryUpdate(NOW_MS, memory, num_events=len(memory))},
         num_events=len(memory),
     )
 
@@ -61,12 +61,14 @@ def drawn_history(draws: np.random.Generator, number: int) -> HistoryUpdate:
             tuple(instants[places].tolist()),
         )
 
-    memories = {
-        f"category-{category:02d}": past(
-            np.flatnonzero(categories == category)[-recipe.max_memory_events :]
+    memories = {}
+    for category in np.unique(categories).tolist():
+        places = np.flatnonzero(categories == category)
+        memories[f"category-{category:02d}"] = MemoryUpdate(
+            int(instants[places[-1]]),
+            past(places[-recipe.max_memory_events :]),
+            num_events=len(places),
         )
-        for category in np.unique(categories).tolist()
-    }
     recent = past(np.arange(count)[-recipe.max_recent_events :])
     user_id = f"user-{number:07d}"
     return HistoryUpdate(user_id, int(instants[-1]), recent, memories, num_events=count)

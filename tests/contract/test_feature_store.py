@@ -9,7 +9,7 @@ import pytest
 
 from onepiece.errors import FeatureStoreUnavailable, NotFound
 from onepiece.events.anchors import Anchors, QueryUpdate
-from onepiece.events.history import HistoryUpdate
+from onepiece.events.history import HistoryUpdate, MemoryUpdate
 from onepiece.events.interactions import Interactions
 from onepiece.events.schema import Action
 from onepiece.features.feast_settings import FeatureStoreSettings
@@ -31,8 +31,9 @@ def history(*items: str, at_ms: int = T0) -> Interactions:
 
 def update(*items: str, available_at_ms: int = T0, user_id: str = "user") -> HistoryUpdate:
     events = history(*items)
+    memory = MemoryUpdate(available_at_ms, events, num_events=len(items))
     return HistoryUpdate(
-        user_id, available_at_ms, events, {"yogurt": events}, num_events=len(items)
+        user_id, available_at_ms, events, {"yogurt": memory}, num_events=len(items)
     )
 
 
@@ -295,7 +296,8 @@ def test_replaced_histories_are_what_they_say_whatever_was_stored(store):
     profile = UserProfile("25-34", "unknown", "2")
     other = SignalKey("other", "yogurt", "yogurt", T0)
     both = history("a", "b")
-    before = HistoryUpdate("user", T0 + 5, both, {"yogurt": both, "milk": both}, num_events=2)
+    memory = MemoryUpdate(T0 + 5, both, num_events=2)
+    before = HistoryUpdate("user", T0 + 5, both, {"yogurt": memory, "milk": memory}, num_events=2)
     store.write_histories([before, update("o", user_id="other"), update("x", user_id="gone")])
     store.write_profiles({"gone": profile}, available_at_ms=T0)
 
@@ -342,7 +344,8 @@ def test_numbers_of_any_size_are_read_back(store):
     at_ms = (0, 1, 127, 128, 2**35 - 1, 2**35, T0, 2**42, 2**62)
     events = Interactions(tuple("abcdefghi"), (0, 1, 127, 128, 300, 1, 1, 1, 1), at_ms)
 
-    store.write_histories([HistoryUpdate("user", T0, events, {"yogurt": events}, num_events=9)])
+    memories = {"yogurt": MemoryUpdate(T0, events, num_events=9)}
+    store.write_histories([HistoryUpdate("user", T0, events, memories, num_events=9)])
 
     assert store.read([KEY])[0].recent == events
 

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from onepiece.events.anchors import Anchors, QueryUpdate
-from onepiece.events.history import HistoryUpdate
+from onepiece.events.history import HistoryUpdate, MemoryUpdate
 from onepiece.events.interactions import Interactions
 from onepiece.features.feast_layout import RowEncoder, entity_key, hash_fields, row_decoder
 from onepiece.features.feast_settings import FeatureStoreSettings
@@ -38,8 +38,23 @@ T0 = 1_500_000_000_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 PAST = Interactions(("a", "\u00e4\u4e2d", "x" * 200), (1, 2, 3), (T0 - 9, T0 - 9, T0))
 HISTORIES = [
-    HistoryUpdate("u1", T0 + 123, PAST, {"milk": PAST, "": PAST}, num_events=3),
-    HistoryUpdate("u2", T0, Interactions(), {"milk": Interactions()}, num_events=2**40),
+    HistoryUpdate(
+        "u1",
+        T0 + 123,
+        PAST,
+        {
+            "milk": MemoryUpdate(T0 + 123, PAST, num_events=3),
+            "": MemoryUpdate(T0, PAST, num_events=1),
+        },
+        num_events=3,
+    ),
+    HistoryUpdate(
+        "u2",
+        T0,
+        Interactions(),
+        {"milk": MemoryUpdate(T0, Interactions(), num_events=2**40)},
+        num_events=2**40,
+    ),
     HistoryUpdate("\u00e4 b", 0, PAST, num_events=0),
 ]
 QUERIES = [

@@ -16,7 +16,13 @@ from onepiece.events.history_fold import (
     interactions_of,
     refusal,
 )
-from onepiece.events.history_state import HistoryState, HistoryUpdate, HistoryWriter, take_update
+from onepiece.events.history_state import (
+    HistoryState,
+    HistoryUpdate,
+    HistoryWriter,
+    MemoryUpdate,
+    take_update,
+)
 from onepiece.events.log import EventLog, Position, Record
 from onepiece.events.topics import HISTORY_GROUP
 from onepiece.telemetry import (
@@ -33,6 +39,7 @@ __all__ = [
     "HistoryRecipe",
     "HistoryUpdate",
     "HistoryWriter",
+    "MemoryUpdate",
     "interactions_of",
     "replay_histories",
     "take_update",

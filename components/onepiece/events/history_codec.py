@@ -1,19 +1,19 @@
 """How the history consumer's state is written into its changelog, and read back.
 
 A user is one message, so that a compacted topic holds each user once. A value is a header and
-columns, little-endian: what the user has seen, and the entries of the recent list and of each
-category's memory, one list after the other. Ids hold no control characters, so a newline parts
-them.
+columns, little-endian: what the user has seen, the versions of her memories, and the entries of
+the recent list and of each memory, one list after the other. Ids hold no control characters, so a
+newline parts them.
 """
 
 import struct
 from array import array
 from itertools import chain
 
-from onepiece.events.history_fold import Entry, UserHistory
+from onepiece.events.history_fold import Entry, Memory, UserHistory
 
 _SEPARATOR = "\n"
-_VERSION = 1
+_VERSION = 2
 _HEADER = struct.Struct("<BqqIHHH")
 """Version, available_at_ms, erased_at_ms, num_events, and how many refunded lines, bytes of seen
 event ids and lists of entries follow."""
@@ -21,7 +21,8 @@ event ids and lists of entries follow."""
 
 def encode_history(history: UserHistory) -> bytes:
     """Writes a user's whole state."""
-    lists = (history.recent, *history.memories.values())
+    memories = history.memories.values()
+    lists = (history.recent, *(memory.entries for memory in memories))
     entries = [entry for one in lists for entry in one]
     at_ms, actions, item_ids = zip(*entries, strict=True) if entries else ((), (), ())
     instants = array("q", chain(at_ms, (line[0] for line in history.refunded)))
@@ -38,6 +39,8 @@ def encode_history(history: UserHistory) -> bytes:
                 len(lists),
             ),
             history.seen_event_ids,
+            array("q", [memory.available_at_ms for memory in memories]).tobytes(),
+            array("I", [memory.num_events for memory in memories]).tobytes(),
             array("H", [len(one) for one in lists]).tobytes(),
             instants.tobytes(),
             bytes(actions),
@@ -64,9 +67,12 @@ def decode_history(value: bytes) -> UserHistory:
     history = UserHistory()
     history.available_at_ms, history.erased_at_ms = available_at_ms, erased_at_ms
     history.num_events = num_events
-    sizes_at = _HEADER.size + num_seen
+    num_memories = num_lists - 1
+    available_at = _HEADER.size + num_seen
+    counts_at = available_at + 8 * num_memories
+    sizes_at = counts_at + 4 * num_memories
     instants_at = sizes_at + 2 * num_lists
-    history.seen_event_ids = bytearray(value[_HEADER.size : sizes_at])
+    history.seen_event_ids = bytearray(value[_HEADER.size : available_at])
     sizes = array("H", value[sizes_at:instants_at])
     num_entries = sum(sizes)
     actions_at = instants_at + 8 * (num_entries + num_refunded)
@@ -80,7 +86,15 @@ def decode_history(value: bytes) -> UserHistory:
     history.refunded = list(zip(instants[num_entries:], names[num_entries:num_named], strict=True))
     history.recent = entries[: sizes[0]]
     first = sizes[0]
-    for category, size in zip(names[num_named : num_named + num_lists - 1], sizes[1:], strict=True):
-        history.memories[category] = entries[first : first + size]
+    for category, available_at_ms, num_events, size in zip(
+        names[num_named : num_named + num_memories],
+        array("q", value[available_at:counts_at]),
+        array("I", value[counts_at:sizes_at]),
+        sizes[1:],
+        strict=True,
+    ):
+        memory = history.memories[category] = Memory()
+        memory.available_at_ms, memory.num_events = available_at_ms, num_events
+        memory.entries = entries[first : first + size]
         first += size
     return history

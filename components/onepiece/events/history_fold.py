@@ -75,6 +75,33 @@ class Folded(IntEnum):
     """Placed among older events, or dropped as older than all that is kept."""
 
 
+class Memory:
+    """What a user did in one category; changed in place.
+
+    Its version is its own: of the events that can change it, and of no others. A user's events
+    come from several topics, in another order each time they are folded, so that the number of
+    all her events says nothing about which of them are in here.
+    """
+
+    __slots__ = ("available_at_ms", "entries", "num_events")
+
+    def __init__(self) -> None:
+        self.available_at_ms = 0
+        """Greatest `received_at_ms` folded."""
+        self.entries: list[Entry] = []
+        """The newest entries, ascending; refunded ones keep their place."""
+        self.num_events = 0
+        """Entries and refunded lines folded, also those that fell out or never came in."""
+
+    def copy(self) -> "Memory":
+        """Copies the state."""
+        other = Memory()
+        other.available_at_ms = self.available_at_ms
+        other.entries = list(self.entries)
+        other.num_events = self.num_events
+        return other
+
+
 class UserHistory:
     """One user's state between events; changed in place, because it is folded so often."""
 
@@ -96,10 +123,10 @@ class UserHistory:
         """Events folded, duplicates not counted; tells states with equal instants apart."""
         self.recent: list[Entry] = []
         """Newest entries of any category, ascending; refunded ones keep their place."""
-        self.memories: dict[str, list[Entry]] = {}
-        """Category id -> the newest entries in it, ascending; refunded ones keep their place."""
+        self.memories: dict[str, Memory] = {}
+        """Category id -> what the user did in it."""
         self.changed_categories: set[str] = set()
-        """Categories whose memory changed since the last update was taken."""
+        """Categories whose memory has another version than when the last update was taken."""
         self.refunded: list[tuple[int, str]] = []
         """Newest refunded lines, (instant of the order, item id), ascending."""
         self.erased_at_ms = 0
@@ -113,12 +140,17 @@ class UserHistory:
         other.available_at_ms = self.available_at_ms
         other.num_events = self.num_events
         other.recent = list(self.recent)
-        other.memories = {name: list(entries) for name, entries in self.memories.items()}
+        other.memories = {name: memory.copy() for name, memory in self.memories.items()}
         other.changed_categories = set(self.changed_categories)
         other.refunded = list(self.refunded)
         other.erased_at_ms = self.erased_at_ms
         other.seen_event_ids = bytearray(self.seen_event_ids)
         return other
+
+    def memory_of(self, category_id: str) -> Sequence[Entry]:
+        """Gives the entries in a category, ascending, refunded ones included."""
+        memory = self.memories.get(category_id)
+        return () if memory is None else memory.entries
 
     def interactions(self, entries: Sequence[Entry]) -> Interactions:
         """Turns entries of this user into columns, in order, without what was refunded."""
@@ -171,14 +203,9 @@ def fold(
     max_age_ms = recipe.max_age_days * DAY_MS
     for entry in entries_of(event):
         _place(history.recent, entry, recipe.max_recent_events, max_age_ms)
-        category = category_of.get(entry[2])
-        if category is None:
-            continue
-        memory = history.memories.get(category)
-        if memory is None:
-            memory = history.memories[category] = []
-        if _place(memory, entry, recipe.max_memory_events, max_age_ms):
-            history.changed_categories.add(category)
+        memory = _touch_item(history, entry[2], event, category_of)
+        if memory is not None:
+            _place(memory.entries, entry, recipe.max_memory_events, max_age_ms)
     return Folded.LATE if is_late else Folded.IN_ORDER
 
 
@@ -215,10 +242,31 @@ def entries_of(event: Event) -> list[Entry]:
             return []
 
 
+def _touch_item(
+    history: UserHistory, item_id: str, event: Event, category_of: Mapping[str, str]
+) -> Memory | None:
+    category = category_of.get(item_id)
+    return None if category is None else _touch(history, category, event)
+
+
+def _touch(history: UserHistory, category_id: str, event: Event) -> Memory:
+    """Gives the memory of a category that an event may change, in its next version.
+
+    It must be written even if it stays as it is: in another order the event may change it.
+    """
+    memory = history.memories.get(category_id)
+    if memory is None:
+        memory = history.memories[category_id] = Memory()
+    memory.available_at_ms = max(memory.available_at_ms, event.received_at_ms)
+    memory.num_events += 1
+    history.changed_categories.add(category_id)
+    return memory
+
+
 def _erase(history: UserHistory, event: Erasure) -> None:
     """Forgets everything, and keeps of it that the categories' rows must be emptied."""
-    history.changed_categories |= set(history.memories)
-    history.memories = {category: [] for category in history.changed_categories}
+    for category in history.memories:
+        _touch(history, category, event).entries = []
     history.recent, history.refunded, history.seen_event_ids = [], [], bytearray()
     history.erased_at_ms = event.received_at_ms
     history.available_at_ms = max(history.available_at_ms, event.received_at_ms)
@@ -228,28 +276,28 @@ def _erase(history: UserHistory, event: Erasure) -> None:
 def _refund(history: UserHistory, event: Refund, category_of: Mapping[str, str]) -> None:
     """Notes lines as void; beyond the bound the oldest are forgotten."""
     for item_id in event.item_ids:
+        _touch_item(history, item_id, event, category_of)
         line = (event.ordered_at_ms, intern(item_id))
         place = bisect_left(history.refunded, line)
-        if history.refunded[place : place + 1] == [line]:
-            continue
-        history.refunded.insert(place, line)
-        category = category_of.get(item_id)
-        if category in history.memories:
-            history.changed_categories.add(category)
+        if history.refunded[place : place + 1] != [line]:
+            history.refunded.insert(place, line)
+    for _, item_id in history.refunded[:-MAX_REFUNDED]:
+        # Its order's entry counts again.
+        _touch_item(history, item_id, event, category_of)
     del history.refunded[:-MAX_REFUNDED]
 
 
-def _place(entries: list[Entry], entry: Entry, limit: int, max_age_ms: int) -> bool:
-    """Inserts an entry in order, dropping what is too old or too much; says if entries changed."""
+def _place(entries: list[Entry], entry: Entry, limit: int, max_age_ms: int) -> None:
+    """Inserts an entry in order, dropping what is too old or too much."""
     if not entries:
         entries.append(entry)
-        return True
+        return
     newest_ms = max(entries[-1][0], entry[0])
     if entry[0] < newest_ms - max_age_ms:
-        return False
+        return
     if len(entries) >= limit:
         if entry <= entries[0]:
-            return False
+            return
         del entries[0]
     if not entries or entry >= entries[-1]:
         entries.append(entry)
@@ -257,7 +305,6 @@ def _place(entries: list[Entry], entry: Entry, limit: int, max_age_ms: int) -> b
         insort(entries, entry)
     if entries[0][0] < newest_ms - max_age_ms:
         del entries[: bisect_left(entries, (newest_ms - max_age_ms, 0, ""))]
-    return True
 
 
 def _was_seen(seen_event_ids: bytearray, digest: bytes) -> bool:

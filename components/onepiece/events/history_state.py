@@ -15,6 +15,18 @@ MAX_UPDATES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryUpdate:
+    """What a user did in one category."""
+
+    available_at_ms: int
+    """Greatest `received_at_ms` of the events that can have changed it: readable from then on."""
+    events: Interactions
+    """The newest."""
+    num_events: int = field(kw_only=True)
+    """Events that can have changed it so far; with `available_at_ms` it orders its updates."""
+
+
+@dataclass(frozen=True, slots=True)
 class HistoryUpdate:
     """A user's state after some events: what the history consumer writes."""
 
@@ -23,8 +35,8 @@ class HistoryUpdate:
     """Greatest `received_at_ms` of the user's events so far: readable from then on."""
     recent: Interactions
     """The newest events of any category."""
-    memories: Mapping[str, Interactions] = field(default_factory=dict)
-    """Category id -> the newest events in it, only for categories that changed."""
+    memories: Mapping[str, MemoryUpdate] = field(default_factory=dict)
+    """Category id -> its memory, only for categories that changed."""
     num_events: int = field(kw_only=True)
     """Events folded into the user's history so far; with `available_at_ms` it orders updates."""
 
@@ -39,10 +51,14 @@ class HistoryWriter(Protocol):
 
 def take_update(user_id: str, history: UserHistory) -> HistoryUpdate:
     """Makes the update to write, and clears which categories changed."""
-    memories = {
-        category: history.interactions(history.memories[category])
-        for category in sorted(history.changed_categories)
-    }
+    memories = {}
+    for category in sorted(history.changed_categories):
+        memory = history.memories[category]
+        memories[category] = MemoryUpdate(
+            memory.available_at_ms,
+            history.interactions(memory.entries),
+            num_events=memory.num_events,
+        )
     history.changed_categories.clear()
     return HistoryUpdate(
         user_id,

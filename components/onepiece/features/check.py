@@ -199,7 +199,7 @@ def _differing(
             is_equal = (
                 read.recent == update.recent
                 if category is None
-                else read.memory == update.memories[category]
+                else read.memory == update.memories[category].events
             )
             if not is_equal:
                 found.append((update, category))

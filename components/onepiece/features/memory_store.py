@@ -49,7 +49,8 @@ class MemoryStore:
             version = version_at(update.available_at_ms, update.num_events)
             self._recents.write(update.user_id, update.recent, version)
             for category_id, memory in update.memories.items():
-                self._memories.write((update.user_id, category_id), memory, version)
+                version = version_at(memory.available_at_ms, memory.num_events)
+                self._memories.write((update.user_id, category_id), memory.events, version)
 
     def replace_histories(
         self,

@@ -48,7 +48,7 @@ class FeatureSpec:
 COUNT_BITS = 20
 """Bits of a version below `available_at_ms`; 63 bits then last until the year 2248."""
 MAX_COUNT = (1 << COUNT_BITS) - 1
-"""Greatest count that a version holds; a user with more events stays at it."""
+"""Greatest count that a version holds; a history of more events stays at it."""
 
 NO_MAX_AGE = None
 """A history does not get wrong by getting old: its own instants say how old it is."""
@@ -78,7 +78,7 @@ def _version(view: str, entity: str, prefix: str, max_age_ms: int | None) -> Fea
         view,
         entity,
         "int64",
-        f"available_at_ms * 2^{COUNT_BITS} + events in the user's history, at most {MAX_COUNT}",
+        f"available_at_ms * 2^{COUNT_BITS} + events in the row's history, at most {MAX_COUNT}",
         0,
         max_age_ms,
     )
@@ -165,7 +165,7 @@ def version_at(available_at_ms: int, num_events: int = 0) -> int:
 
     Args:
         available_at_ms: From when on the row may be read, from 0 on.
-        num_events: Events folded into the user's history; 0 for rows that are made at once.
+        num_events: Events folded into the row's history; 0 for rows that are made at once.
     """
     return available_at_ms << COUNT_BITS | min(num_events, MAX_COUNT)
 

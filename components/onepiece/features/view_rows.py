@@ -77,7 +77,8 @@ def history_rows(updates: Iterable[HistoryUpdate]) -> dict[str, list[ViewRow]]:
         recents.append(ViewRow((update.user_id,), version, _columns_of(update.recent)))
         for category_id, memory in update.memories.items():
             key = (update.user_id, category_id)
-            memories.append(ViewRow(key, version, _columns_of(memory)))
+            version = version_at(memory.available_at_ms, memory.num_events)
+            memories.append(ViewRow(key, version, _columns_of(memory.events)))
     return {RECENT_VIEW: recents, MEMORY_VIEW: memories}
 
 

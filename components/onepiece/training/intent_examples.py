@@ -229,7 +229,7 @@ def _signals(intent: Intent, history: UserHistory, shop: ShopData, recipe: Inten
             (cart_ms, int(Action.CART), item_id) for item_id in intent.basket_ids_before
         ]
         recent += sorted(in_cart)
-    memory = history.memories.get(intent.category_id, ())
+    memory = history.memory_of(intent.category_id)
     return Signals(
         recent=interactions_of(recent),
         memory=interactions_of(memory),

@@ -54,7 +54,7 @@ class Past:
         profile = self._profiles.get(user_id)
         return Signals(
             recent=history.interactions(history.recent),
-            memory=history.interactions(history.memories.get(category_id, ())),
+            memory=history.interactions(history.memory_of(category_id)),
             anchors=NO_ANCHORS if query is None else query.anchors,
             num_query_requests=0 if query is None else query.num_requests,
             profile=UNKNOWN_PROFILE if profile is None else profile,

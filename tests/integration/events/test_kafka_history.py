@@ -52,10 +52,7 @@ class Store:
 
     def write_histories(self, updates: Sequence[HistoryUpdate]) -> None:
         for update in updates:
-            version = update.available_at_ms, update.num_events
-            rows = {("", update.recent), *update.memories.items()}
-            for category, interactions in rows:
-                key = update.user_id, category
+            for key, (version, interactions) in _rows_of(update).items():
                 if self.rows.get(key, ((0, 0), None))[0] <= version:
                     self.rows[key] = version, interactions
 
@@ -67,14 +64,20 @@ class Store:
         gone_memories: Collection[tuple[str, str]],
     ) -> None:
         for update in updates:
-            version = update.available_at_ms, update.num_events
-            rows = {("", update.recent), *update.memories.items()}
-            self.rows |= {(update.user_id, where): (version, found) for where, found in rows}
+            self.rows |= _rows_of(update)
         for key in (*gone_memories, *((user, "") for user in gone_users)):
             self.rows.pop(key, None)
 
     def content(self) -> dict[tuple[str, str], object]:
         return {key: interactions for key, (_, interactions) in self.rows.items() if interactions}
+
+
+def _rows_of(update: HistoryUpdate) -> dict[tuple[str, str], tuple[tuple[int, int], object]]:
+    """User and category, empty for the recent events -> version and events."""
+    rows = {"": ((update.available_at_ms, update.num_events), update.recent)}
+    for category, memory in update.memories.items():
+        rows[category] = (memory.available_at_ms, memory.num_events), memory.events
+    return {(update.user_id, category): row for category, row in rows.items()}
 
 
 class Shop:

@@ -12,7 +12,7 @@ import pytest
 from onepiece.errors import NotFound
 from onepiece.events.anchors import AnchorRecipe
 from onepiece.events.catalogue import Catalogue
-from onepiece.events.history import HistoryConsumer, HistoryRecipe, HistoryUpdate
+from onepiece.events.history import HistoryConsumer, HistoryRecipe, HistoryUpdate, MemoryUpdate
 from onepiece.events.interactions import Interactions
 from onepiece.events.schema import Click, Order, OrderLine
 from onepiece.events.sqlite_log import SqliteEventLog
@@ -151,7 +151,15 @@ def test_what_the_stream_wrote_later_is_never_overwritten(log, store, tmp_path):
     fold(log, store)
     newest = Interactions(("a",), (1,), (T0 + 9 * DAY_MS,))
     store.write_histories(
-        [HistoryUpdate("u0", T0 + 9 * DAY_MS, newest, {"milk": newest}, num_events=99)]
+        [
+            HistoryUpdate(
+                "u0",
+                T0 + 9 * DAY_MS,
+                newest,
+                {"milk": MemoryUpdate(T0 + 9 * DAY_MS, newest, num_events=99)},
+                num_events=99,
+            )
+        ]
     )
 
     materialize(offline, store)
@@ -210,7 +218,8 @@ def test_what_feast_pushes_is_read_and_what_is_newer_replaces_it(store, settings
 
 def test_a_table_is_read_back_as_the_rows_it_was_made_of():
     events = Interactions(("a", "b"), (1, 3), (T0, T0))
-    rows = history_rows([HistoryUpdate("u", T0, events, {"milk": events}, num_events=2)])
+    memories = {"milk": MemoryUpdate(T0, events, num_events=1)}
+    rows = history_rows([HistoryUpdate("u", T0, events, memories, num_events=2)])
 
     for view, of_view in rows.items():
         assert rows_of(view, offline_table(view, of_view)) == of_view

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from onepiece.cli import main
 from onepiece.errors import FeatureStoreUnavailable
-from onepiece.events.history import HistoryUpdate
+from onepiece.events.history import HistoryUpdate, MemoryUpdate
 from onepiece.events.interactions import Interactions
 from onepiece.features.feast_settings import FeatureStoreSettings, save_settings
 from onepiece.features.open_store import open_online_store
@@ -34,7 +34,8 @@ PASSWORD = 'not, = to be "told'
 
 def update(*items: str, at_ms: int = T0, num_events: int = 1, user_id: str = "user"):
     events = Interactions(items, (1,) * len(items), (T0,) * len(items))
-    return HistoryUpdate(user_id, at_ms, events, {"milk": events}, num_events=num_events)
+    memories = {"milk": MemoryUpdate(at_ms, events, num_events=num_events)}
+    return HistoryUpdate(user_id, at_ms, events, memories, num_events=num_events)
 
 
 def store_at(port: int, **options: object) -> RedisStore:

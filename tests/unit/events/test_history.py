@@ -96,9 +96,9 @@ class LatestWriter:
                 self.recent[update.user_id] = update
             for category, memory in update.memories.items():
                 key = (update.user_id, category)
-                if self.memory_available_at_ms.get(key, 0) <= update.available_at_ms:
-                    self.memory_available_at_ms[key] = update.available_at_ms
-                    self.memories[key] = memory
+                if self.memory_available_at_ms.get(key, 0) <= memory.available_at_ms:
+                    self.memory_available_at_ms[key] = memory.available_at_ms
+                    self.memories[key] = memory.events
 
     def state(self) -> dict[object, object]:
         recent = {u: (v.available_at_ms, v.num_events, v.recent) for u, v in self.recent.items()}
@@ -302,7 +302,7 @@ def test_only_memories_that_changed_are_written():
     folding.poll()
 
     assert set(writer.recent["u0"].memories) == {"dairy"}
-    assert writer.recent["u0"].memories["dairy"].item_ids == ("milk", "cheese")
+    assert writer.recent["u0"].memories["dairy"].events.item_ids == ("milk", "cheese")
 
 
 def test_offsets_are_committed_only_after_the_write():

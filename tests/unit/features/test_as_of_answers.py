@@ -10,7 +10,7 @@ import pytest
 
 from onepiece.errors import NotFound
 from onepiece.events.anchors import Anchors, QueryUpdate
-from onepiece.events.history import HistoryUpdate
+from onepiece.events.history import HistoryUpdate, MemoryUpdate
 from onepiece.events.interactions import Interactions
 from onepiece.features import as_of_answers
 from onepiece.features.as_of_answers import iter_answers
@@ -27,16 +27,19 @@ def fill(folder, store, *, num_users: int, num_rows: int, seed: int = 0) -> None
     """Writes the same rows to files and to a store in memory."""
     random.seed(seed)
     events = Interactions(("a", "b"), (1, 3), (T0, T0))
-    updates = [
-        HistoryUpdate(
-            f"u{random.randrange(num_users)}",
-            T0 + random.randrange(50),
-            Interactions((f"i{number}",), (1,), (T0,)),
-            {random.choice(CATEGORIES): events},
-            num_events=number + 1,
+    updates = []
+    for number in range(num_rows):
+        user_id, at_ms = f"u{random.randrange(num_users)}", T0 + random.randrange(50)
+        memory = MemoryUpdate(at_ms, events, num_events=number + 1)
+        updates.append(
+            HistoryUpdate(
+                user_id,
+                at_ms,
+                Interactions((f"i{number}",), (1,), (T0,)),
+                {random.choice(CATEGORIES): memory},
+                num_events=number + 1,
+            )
         )
-        for number in range(num_rows)
-    ]
     queries = [
         QueryUpdate(
             f"q{number % 5}", T0 + number * MAX_ANCHORS_AGE_MS // 9, Anchors((f"i{number}",)), 1

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from onepiece.events.anchors import Anchors, QueryUpdate
-from onepiece.events.history import HistoryUpdate
+from onepiece.events.history import HistoryUpdate, MemoryUpdate
 from onepiece.events.interactions import Interactions
 from onepiece.events.schema import Action, Click, Exposure
 from onepiece.features.item_table import (
@@ -82,8 +82,9 @@ def history_with(world_module, *, received_ms, at_ms, after=None):
         received_at_ms=received_ms,
         item_id=item_id,
     )
+    memory = MemoryUpdate(received_ms, grown, num_events=len(grown.item_ids))
     update = HistoryUpdate(
-        "u1", received_ms, grown, {"milk": grown}, num_events=len(grown.item_ids)
+        "u1", received_ms, grown, {"milk": memory}, num_events=len(grown.item_ids)
     )
     return update, event
 

@@ -11,7 +11,7 @@ from onepiece.context.recipe import ContextRecipe
 from onepiece.context.vocabulary import build_vocabulary
 from onepiece.events.anchors import Anchors, QueryUpdate
 from onepiece.events.catalogue import Catalogue
-from onepiece.events.history import HistoryUpdate
+from onepiece.events.history import HistoryUpdate, MemoryUpdate
 from onepiece.events.interactions import Interactions
 from onepiece.events.schema import Action, Exposure
 from onepiece.features.item_table import (
@@ -201,7 +201,10 @@ def write_features(store: object) -> None:
             NOW_MS + 1,
         ),
     )
-    store.write_histories([HistoryUpdate("u1", T0_MS - DAY_MS, milk, {"milk": milk}, num_events=6)])
+    memory = MemoryUpdate(T0_MS - DAY_MS, milk, num_events=6)
+    store.write_histories(
+        [HistoryUpdate("u1", T0_MS - DAY_MS, milk, {"milk": memory}, num_events=6)]
+    )
     anchors = Anchors(exposed=("milk-01",), clicked=("milk-02",), ordered=("milk-03",))
     store.write_queries([QueryUpdate("milk", T0_MS, anchors, num_requests=7)])
 

@@ -7,9 +7,8 @@ import numpy as np
 
 from onepiece.context.vocabulary import Vocabulary, build_vocabulary
 from onepiece.events.catalogue import Catalogue
-from onepiece.events.history import HistoryUpdate
+from onepiece.events.history import take_update
 from onepiece.events.history_fold import HistoryRecipe, UserHistory, fold
-from onepiece.events.interactions import Interactions
 from onepiece.events.schema import (
     Cart,
     Click,
@@ -172,22 +171,4 @@ def _fold_into(store: MemoryStore, events: list[Event], catalogue: Catalogue) ->
         fold(history, event, category_of=catalogue.category_of, recipe=HistoryRecipe())
         if history.available_at_ms == before:
             continue
-        store.write_histories(
-            [
-                HistoryUpdate(
-                    user_id=event.user_id,
-                    available_at_ms=history.available_at_ms,
-                    recent=_columns(history.recent),
-                    memories={name: _columns(m) for name, m in history.memories.items()},
-                    num_events=history.num_events,
-                )
-            ]
-        )
-
-
-def _columns(entries: list[tuple[int, int, str]]) -> Interactions:
-    return Interactions(
-        item_ids=tuple(entry[2] for entry in entries),
-        actions=tuple(entry[1] for entry in entries),
-        at_ms=tuple(entry[0] for entry in entries),
-    )
+        store.write_histories([take_update(event.user_id, history)])
