@@ -253,7 +253,8 @@ def test_a_server_is_told_how_long_the_caller_still_waits(rpc, route, timeout_s,
     route(timeout_s, ASKED, address=rpc.address)
 
     [left_s] = rpc.left_s
-    assert most_s - 1.4 < left_s <= most_s
+    # gRPC rounds up the time that it sends, here to a hundredth.
+    assert most_s - 1.4 < left_s <= most_s + 0.02
 
 
 @pytest.mark.parametrize("kind", ["rest", "rpc"])
