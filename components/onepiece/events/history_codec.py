@@ -8,12 +8,15 @@ newline parts them.
 
 import struct
 from array import array
-from itertools import chain
+from collections.abc import Iterable
+from itertools import chain, repeat
 
 from onepiece.events.history_fold import Entry, Memory, UserHistory
 
 _SEPARATOR = "\n"
 _VERSION = 2
+_READ_VERSIONS = (1, _VERSION)
+"""Values of version 1 have no versions of memories."""
 _HEADER = struct.Struct("<BqqIHHH")
 """Version, available_at_ms, erased_at_ms, num_events, and how many refunded lines, bytes of seen
 event ids and lists of entries follow."""
@@ -55,13 +58,15 @@ def check_version(value: bytes) -> None:
     Raises:
         ValueError: It was written by another version of this code.
     """
-    if value[0] != _VERSION:
-        raise ValueError(f"state of version {value[0]}; this code reads {_VERSION}")
+    if value[0] not in _READ_VERSIONS:
+        raise ValueError(
+            f"state of version {value[0]}; this code reads {' and '.join(map(str, _READ_VERSIONS))}"
+        )
 
 
 def decode_history(value: bytes) -> UserHistory:
     """Reads what `encode_history` wrote, of a version that was checked."""
-    _, available_at_ms, erased_at_ms, num_events, num_refunded, num_seen, num_lists = (
+    version, available_at_ms, erased_at_ms, num_events, num_refunded, num_seen, num_lists = (
         _HEADER.unpack_from(value)
     )
     history = UserHistory()
@@ -69,8 +74,9 @@ def decode_history(value: bytes) -> UserHistory:
     history.num_events = num_events
     num_memories = num_lists - 1
     available_at = _HEADER.size + num_seen
-    counts_at = available_at + 8 * num_memories
-    sizes_at = counts_at + 4 * num_memories
+    num_versions = 0 if version == 1 else num_memories
+    counts_at = available_at + 8 * num_versions
+    sizes_at = counts_at + 4 * num_versions
     instants_at = sizes_at + 2 * num_lists
     history.seen_event_ids = bytearray(value[_HEADER.size : available_at])
     sizes = array("H", value[sizes_at:instants_at])
@@ -86,15 +92,19 @@ def decode_history(value: bytes) -> UserHistory:
     history.refunded = list(zip(instants[num_entries:], names[num_entries:num_named], strict=True))
     history.recent = entries[: sizes[0]]
     first = sizes[0]
-    for category, available_at_ms, num_events, size in zip(
-        names[num_named : num_named + num_memories],
+    versions: Iterable[tuple[int, int]] = zip(
         array("q", value[available_at:counts_at]),
         array("I", value[counts_at:sizes_at]),
-        sizes[1:],
         strict=True,
+    )
+    if version == 1:
+        # Its rows were stored with the user's version of that time: with none greater than now.
+        versions = repeat((available_at_ms, num_events), num_memories)
+    for category, of_memory, size in zip(
+        names[num_named : num_named + num_memories], versions, sizes[1:], strict=True
     ):
         memory = history.memories[category] = Memory()
-        memory.available_at_ms, memory.num_events = available_at_ms, num_events
+        memory.available_at_ms, memory.num_events = of_memory
         memory.entries = entries[first : first + size]
         first += size
     return history

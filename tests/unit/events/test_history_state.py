@@ -74,6 +74,22 @@ def test_a_history_is_read_back_as_it_was_written(past):
     assert state_of(again) == state_of(history)
 
 
+@given(st.lists(events(), max_size=25))
+def test_a_state_without_versions_of_memories_gets_versions_that_no_stored_row_is_newer_than(past):
+    history = UserHistory()
+    for event in past:
+        fold(history, event, category_of=CATEGORY_OF, recipe=RECIPE)
+    value = encode_history(history)
+    versions_at = 27 + len(history.seen_event_ids)
+    rest_at = versions_at + 12 * len(history.memories)
+
+    again = decode_history(b"\x01" + value[1:versions_at] + value[rest_at:])
+
+    for memory in history.memories.values():
+        memory.available_at_ms, memory.num_events = history.available_at_ms, history.num_events
+    assert state_of(again) == state_of(history)
+
+
 @settings(deadline=None)
 @given(st.lists(events(), max_size=30), st.integers(0, 30), st.booleans())
 def test_a_state_that_was_saved_and_restored_goes_on_as_if_nothing_had_happened(
@@ -199,5 +215,5 @@ def test_updates_are_taken_in_parts_and_put_back_in_whole():
 def test_a_state_of_another_version_is_refused_when_it_is_restored():
     state = HistoryState(CATEGORY_OF, RECIPE)
 
-    with pytest.raises(ValueError, match="state of version 9; this code reads 2"):
+    with pytest.raises(ValueError, match="state of version 9; this code reads 1 and 2"):
         state.restore(b"u0", b"\x09rest")
