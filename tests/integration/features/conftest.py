@@ -53,8 +53,9 @@ class Platform:
     @contextmanager
     def consumer(self) -> Iterator[None]:
         """A history consumer that is ready; it is told to stop in the end."""
+        often = ("--checkpoint-interval-s", "1")
         process = subprocess.Popen(
-            self.command("consume", "--kafka", "--store", str(self.folder / "store")),
+            self.command("consume", "--kafka", "--store", str(self.folder / "store"), *often),
             env=self.environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

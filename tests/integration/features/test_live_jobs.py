@@ -123,7 +123,7 @@ def test_a_check_while_events_come_reports_what_is_wrong_and_nothing_else(
         return main(arguments), json.loads(capsys.readouterr().out)
 
     with platform.consumer(), shoppers(platform):
-        time.sleep(6)  # The first checkpoint is after 5 s; before it nothing counts as written.
+        time.sleep(3)  # The first checkpoint is after 1 s; before it nothing counts as written.
         live = [check() for _ in range(3)]
     with closing(redis.Redis(host, int(port))) as client:
         client.flushall()
